@@ -1,0 +1,1 @@
+"""Dashboards (source and built) and provisioning of Grafana."""

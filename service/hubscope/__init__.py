@@ -1,0 +1,3 @@
+"""hubscope: observability-centric analytics for MCP hubs."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""How the world comes in: HTTP, MCP, metrics, the command line. Parse, authorise, call one function."""

@@ -1,0 +1,117 @@
+"""POST /v1/events: a bare ASGI handler on the shortest path from bytes to the ingest room."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from hubscope.access import Principal
+from hubscope.entrypoints.problems import problem
+from hubscope.errors import HubscopeError, InvalidRequest, TooLarge, UnsupportedMediaType
+from hubscope.ingest import Ingest
+from hubscope.instruments import Instruments
+from hubscope.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PATH: Final = "/v1/events"
+log = structlog.get_logger("hubscope.ingest")
+
+
+class MethodNotAllowed(HubscopeError):
+    """Only POST is allowed here."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class _Gone(Exception):
+    """The client hung up before its request was whole."""
+
+
+class EventsEndpoint:
+    """Reads a post within its limits, hands it to ingest, answers with the receipt.
+
+    Args:
+        ingest: the room that commits.
+        settings: body limits.
+        instruments: posts by status.
+        identify: who posts; raises for strangers.
+    """
+
+    def __init__(
+        self, ingest: Ingest, settings: Settings, instruments: Instruments, identify: Callable[[Scope], Principal]
+    ) -> None:
+        self._ingest = ingest
+        self._settings = settings
+        self._instruments = instruments
+        self._identify = identify
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed
+            headers = dict(scope["headers"])
+            principal = self._identify(scope)
+            body = await self._body(headers, receive)
+            receipt = await self._ingest.post(principal, body, headers.get(b"content-type", b"").decode("latin-1"))
+            encoded = msgspec.json.encode(receipt)
+            status = 200
+            answer = [(b"content-type", b"application/json"), (b"content-length", str(len(encoded)).encode())]
+        except _Gone:
+            return
+        except HubscopeError as error:
+            status, answer, encoded = problem(error)
+        except Exception:  # the last line: whatever it was, the client is told, and nothing of ours is shown
+            log.exception("post failed")
+            status, answer, encoded = problem(HubscopeError())
+        self._instruments.posts.labels(str(status)).inc()
+        await send({"type": "http.response.start", "status": status, "headers": answer})
+        await send({"type": "http.response.body", "body": encoded})
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The body, unzipped, within HUBSCOPE_MAX_BODY_BYTES as sent and HUBSCOPE_MAX_DECODED_BYTES after."""
+        limits = {
+            "limit_body_bytes": self._settings.max_body_bytes,
+            "limit_decoded_bytes": self._settings.max_decoded_bytes,
+            "limit_events": self._settings.max_batch_events,
+        }
+        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b"gzip"):
+            raise UnsupportedMediaType(
+                f"Content-Encoding {encoding.decode('latin-1')!r} is not accepted; allowed: gzip, identity"
+            )
+        told = headers.get(b"content-length", b"0")
+        parts: list[bytes] = []
+        size = int(told) if told.isdigit() else 0
+        if size <= self._settings.max_body_bytes:
+            size = 0
+            more = True
+            while more and size <= self._settings.max_body_bytes:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
+        if size > self._settings.max_body_bytes:
+            raise TooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **limits)
+        body = b"".join(parts)
+        if encoding == b"identity":
+            return body
+        unzip = zlib.decompressobj(wbits=31)
+        try:
+            decoded = unzip.decompress(body, self._settings.max_decoded_bytes + 1)
+        except zlib.error as error:
+            raise InvalidRequest(f"the body is not valid gzip: {error}") from None
+        if len(decoded) > self._settings.max_decoded_bytes:
+            raise TooLarge(f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits)
+        if not unzip.eof:
+            raise InvalidRequest("the gzip body is cut off")
+        return decoded

@@ -1,0 +1,219 @@
+"""Everything HTTP on one port: ingest and MCP by the shortest way, the rest through FastAPI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from mcp.server.transport_security import TransportSecuritySettings
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+import hubscope
+from hubscope.access import LOCAL, Principal
+from hubscope.app import App
+from hubscope.entrypoints import mcp
+from hubscope.entrypoints.events import PATH as EVENTS_PATH
+from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
+from hubscope.entrypoints.health import health
+from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
+from hubscope.entrypoints.problems import problem, problem_body
+from hubscope.errors import ForbiddenOrigin, HubscopeError, InvalidParameter
+from hubscope.insight import as_json
+from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
+from hubscope.insight.window import FORMS, GroupBy
+from hubscope.model import Event, Receipt
+
+MCP_PATH: Final = "/mcp"
+LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def identify(_scope: Scope) -> Principal:
+    """Who asks. Without keys it is whoever reaches the loopback address."""
+    return LOCAL
+
+
+@asynccontextmanager
+async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
+    """The ASGI application over an open app."""
+    meta_tools = mcp.build(app, LOCAL)
+    # Host and Origin are checked in front of everything, once (`_guard`), so the SDK need not do it again.
+    mcp_app = meta_tools.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        stateless_http=True,
+        json_response=True,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
+    rest = _rest(app)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            _guard(scope)
+        except HubscopeError as error:
+            await _send(send, *problem(error))
+            return
+        path = scope["path"]
+        if path == EVENTS_PATH:
+            await events(scope, receive, send)
+        elif path == MCP_PATH:
+            await mcp_app(scope, receive, send)
+        else:
+            await rest(scope, receive, send)
+
+    async with meta_tools.session_manager.run():
+        yield front
+
+
+def _guard(scope: Scope) -> None:
+    """A web page elsewhere must not reach a service that trusts loopback (DNS rebinding, cross-site posts).
+
+    Raises:
+        ForbiddenOrigin.
+    """
+    for name, value in scope["headers"]:
+        if name == b"host":
+            if _host(f"//{value.decode('latin-1')}") not in LOOPBACK_NAMES:
+                raise ForbiddenOrigin(
+                    f"the Host header names {value.decode('latin-1')[:100]!r}, not a loopback address"
+                )
+        elif name == b"origin" and _host(value.decode("latin-1")) not in LOOPBACK_NAMES:
+            raise ForbiddenOrigin(f"requests from pages of {value.decode('latin-1')[:100]!r} are not allowed")
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _rest(app: App) -> FastAPI:
+    api = FastAPI(
+        title="hubscope",
+        version=hubscope.__version__,
+        description="Observability-centric analytics for MCP hubs. Errors are RFC 9457 problem JSON.",
+    )
+
+    def answer(error: HubscopeError) -> Response:
+        status, headers, body = problem(error)
+        named = {name.decode(): value.decode() for name, value in headers}
+        return Response(body, status, headers=named)
+
+    @api.exception_handler(HubscopeError)
+    async def _known(_request: Request, error: HubscopeError) -> Response:
+        return answer(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return answer(InvalidParameter(f"{first['loc'][-1]}: {first['msg'][0].lower()}{first['msg'][1:]}"))
+
+    @api.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> Response:
+        body = problem_body(error.status_code, "http", str(error.detail))
+        return Response(json.dumps(body), error.status_code, error.headers, media_type=PROBLEM_TYPE)
+
+    @api.get("/health", tags=["health"], summary="Is the service healthy? (503 when the database is away)")
+    async def get_health() -> Response:
+        status, body = await health(app)
+        return Response(json.dumps(body), status, media_type="application/json")
+
+    @api.get("/livez", tags=["health"], summary="Does the process answer?")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @api.get("/readyz", tags=["health"], summary="Can it take events and answer questions?")
+    async def readyz() -> dict[str, str]:
+        await app.check_ready()
+        return {"status": "ready"}
+
+    @api.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(await app.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/api/v1/analytics", tags=["analytics"], summary="The REST twin of hub__analytics_advanced")
+    async def analytics(
+        request: Request,
+        timeRange: Annotated[str, Query(description=f"How far back: {FORMS}.")] = "24 hours",
+        includeRealTime: bool = True,
+        groupBy: GroupBy = "hour",
+        includeMetadata: bool = False,
+        top: Annotated[int, Query(ge=1, le=TOP_MAX)] = TOP_DEFAULT,
+    ) -> dict[str, Any]:
+        report = await app.report(
+            identify(request.scope),
+            time_range=timeRange,
+            group_by=groupBy,
+            include_real_time=includeRealTime,
+            include_metadata=includeMetadata,
+            top=top,
+        )
+        return as_json(report)
+
+    api.openapi = _with_events(api.openapi)  # type: ignore[method-assign]
+    return api
+
+
+def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """OpenAPI knows FastAPI's routes; POST /v1/events is served in front of it and described here."""
+
+    def described() -> dict[str, Any]:
+        document = openapi()
+        if EVENTS_PATH in document["paths"]:
+            return document
+        (event, receipt), components = msgspec.json.schema_components(
+            (Event, Receipt), ref_template="#/components/schemas/{name}"
+        )
+        document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+        wrapped = {
+            "type": "object",
+            "required": ["events"],
+            "properties": {"events": {"type": "array", "items": event}},
+        }
+        array = {"type": "array", "items": event}
+        document["paths"][EVENTS_PATH] = {
+            "post": {
+                "tags": ["ingest"],
+                "summary": "Record events; 2xx means committed",
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": {"oneOf": [array, wrapped]}},
+                        "application/x-ndjson": {"schema": event},
+                    },
+                },
+                "responses": {
+                    "200": {
+                        "description": "Committed; rejected events are listed.",
+                        "content": {"application/json": {"schema": receipt}},
+                    },
+                    **{
+                        status: {"description": text, "content": {"application/problem+json": {}}}
+                        for status, text in (
+                            ("400", "The body cannot be read. Permanent."),
+                            ("403", "A foreign Host or Origin. Permanent."),
+                            ("413", "Over a limit; the limits are in the body. Permanent."),
+                            ("415", "Not JSON, NDJSON or gzip. Permanent."),
+                            ("503", "Try the same again after Retry-After seconds."),
+                        )
+                    },
+                },
+            }
+        }
+        return document
+
+    return described

@@ -1,0 +1,32 @@
+"""Errors on the wire: RFC 9457 problem JSON, from the one error tree."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from hubscope.errors import HubscopeError
+
+CONTENT_TYPE = "application/problem+json"
+
+
+def problem(error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error. Retry-After is in seconds."""
+    body = msgspec.json.encode(problem_body(error.status, error.code, error.detail) | error.context)
+    headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if error.retry_after_seconds is not None:
+        headers.append((b"retry-after", str(error.retry_after_seconds).encode()))
+    return error.status, headers, body
+
+
+def problem_body(status: int, code: str, detail: str) -> dict[str, Any]:
+    """The members that every problem has."""
+    return {
+        "type": f"urn:hubscope:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }

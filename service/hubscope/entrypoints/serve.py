@@ -1,0 +1,257 @@
+"""Run the service, the worker, or both over the store that the settings name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import psutil
+import structlog
+import uvicorn
+
+from hubscope.app import App, migrate_store, opened
+from hubscope.embedded import EmbeddedDatabase, ownership
+from hubscope.entrypoints.http import asgi
+from hubscope.errors import PortBusy, Unavailable
+from hubscope.settings import Settings
+
+log = structlog.get_logger("hubscope.serve")
+
+WORKER_STOP_TIMEOUT_S = 15
+GRACE_S = 10
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service.
+
+    Attributes:
+        url: where it listens, without a trailing slash.
+        dsn: URL of its store.
+        worker_pid: process id of the worker, if one was started with it.
+    """
+
+    url: str
+    dsn: str
+    app: App
+    worker_pid: int | None
+
+
+@contextmanager
+def store(settings: Settings, tell: Tell, *, create: bool = True) -> Iterator[str]:
+    """URL of the store for as long as the block runs; the embedded database is started and let go of here.
+
+    Args:
+        settings: which store.
+        tell: called with one line per step.
+        create: make the embedded database if there is none; a command that only reads must not.
+
+    Raises:
+        Unavailable: there is none, and it may not be made.
+    """
+    if not settings.embedded:
+        yield settings.external_dsn()
+        return
+    database = EmbeddedDatabase(settings.data_dir, user=settings.embedded_user)
+    if not create and not database.exists:
+        raise Unavailable(
+            f"there is no database in {settings.data_dir} yet: start `hubscope up` or `hubscope demo` first"
+        )
+    database.attach(tell)
+    if database.adopted:
+        tell(f"PostgreSQL runs already in {settings.data_dir}")
+    try:
+        yield database.dsn
+    finally:
+        database.detach()
+
+
+@contextmanager
+def owned(settings: Settings, command: str) -> Iterator[Tell]:
+    """Be the only `up` or `demo` of the embedded data directory; nothing to own with a database of your own."""
+    if settings.embedded:
+        with ownership(settings.data_dir, command) as tell_address:
+            yield tell_address
+    else:
+        yield lambda _: None
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        PortBusy: naming who holds the port.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise PortBusy(
+            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}){_holder(settings.port)};"
+            " stop that process, or set HEALTH_PORT to another port"
+        ) from None
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr
+                and connection.laddr.port == port
+                and connection.pid
+            ):
+                command = " ".join(psutil.Process(connection.pid).cmdline())
+                return f": held by pid {connection.pid} ({command[:120]})"
+    except psutil.Error:
+        pass
+    return ""
+
+
+class _Server(uvicorn.Server):
+    """Signals are handled by whoever owns the process, in one place."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(settings: Settings, dsn: str, listener: socket.socket) -> AsyncIterator[tuple[str, App]]:
+    """The HTTP service on a listening socket: its URL and its app. What was taken is committed before it ends."""
+    async with opened(settings, dsn) as app, asgi(app) as application:
+        server = _Server(
+            uvicorn.Config(
+                application,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=75,
+            )
+        )
+        task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        try:
+            while not server.started:
+                if task.done():
+                    await task
+                    raise Unavailable("the HTTP server ended before it started")
+                await asyncio.sleep(0.005)
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            yield f"http://{host}:{listener.getsockname()[1]}", app
+        finally:
+            server.should_exit = True
+            await task
+
+
+@asynccontextmanager
+async def worker_process(settings: Settings, dsn: str) -> AsyncIterator[int]:
+    """The worker as a child process, ended with the block; it ends by itself when we die and its input closes."""
+    environment = os.environ | {
+        "HUBSCOPE_DATABASE_URL": dsn,
+        "HUBSCOPE_LOG_FORMAT": settings.log_format
+        if settings.log_format != "auto"
+        else "console"
+        if sys.stderr.isatty()
+        else "json",
+        "LOG_LEVEL": settings.log_level,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "hubscope",
+        "worker",
+        "--stop-with-parent",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches us; we end the worker in order
+    )
+    try:
+        yield process.pid
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), WORKER_STOP_TIMEOUT_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+@asynccontextmanager
+async def running(settings: Settings, command: str, tell: Tell, *, worker: bool = True) -> AsyncIterator[Service]:
+    """Database, schema, service and worker: what `up` and `demo` are made of.
+
+    Args:
+        settings: of this process.
+        command: as others are told who holds the data directory.
+        tell: called with one line per step.
+        worker: start the worker, too.
+
+    Raises:
+        DataDirectoryBusy, PortBusy, EmbeddedDatabaseFailed, MigrationFailed, DatabaseAway.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        listener = listen(settings)
+        stack.callback(listener.close)
+        tell_address = stack.enter_context(owned(settings, command))
+        dsn = stack.enter_context(store(settings, tell))
+        await migrate_store(settings, dsn, tell)
+        url, app = await stack.enter_async_context(serving(settings, dsn, listener))
+        tell_address(url)
+        pid = await stack.enter_async_context(worker_process(settings, dsn)) if worker else None
+        yield Service(url, dsn, app, pid)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Ctrl-C and SIGTERM set `stop`; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def handle() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, handle)
+
+
+async def serve(settings: Settings, tell: Tell) -> None:
+    """The service alone, until Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    listener = listen(settings)
+    with contextlib.closing(listener), store(settings, tell) as dsn:
+        async with serving(settings, dsn, listener) as (url, _):
+            tell(f"listening on {url}")
+            await stop.wait()
+            tell("stopping")
+
+
+async def up(settings: Settings, tell: Tell, ready: Callable[[Service], None]) -> None:
+    """Everything but demo traffic, until Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    async with running(settings, "up", tell) as service:
+        ready(service)
+        await stop.wait()
+        tell("stopping")

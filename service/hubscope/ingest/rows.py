@@ -1,0 +1,139 @@
+"""From an event to the rows it becomes: its columns for COPY, and what it adds to the rollups."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from hubscope.ingest.envelope import extra, json_object
+from hubscope.model import AuditEvent, ChainEvent, ChainStepEvent, Event, HubEvent, ServerEvent, ToolCall
+
+Key = tuple[str, UUID, datetime]
+"""Identity of an event: tenant, event_id, time."""
+
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "tool_calls": (
+        "tenant_id", "event_id", "time", "hub", "server", "tool", "status", "duration_ms", "error_type",
+        "error_message", "session_id", "client", "transport", "trace_id", "span_id", "chain_id", "step_index",
+        "request_bytes", "response_bytes", "attrs",
+    ),
+    "server_events": (
+        "tenant_id", "event_id", "time", "hub", "server", "source", "outcome", "state", "valid_until", "latency_ms",
+        "transport", "tools", "resources", "prompts", "error_type", "error_message", "attrs",
+    ),
+    "hub_events": ("tenant_id", "event_id", "time", "hub", "type", "name", "payload"),
+}  # fmt: skip
+"""raw.<table> -> the columns that ingest fills, in the order of the rows below."""
+
+_TYPE_OF: Final = {AuditEvent: "audit", ChainEvent: "chain", ChainStepEvent: "chain_step", HubEvent: "hub_event"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event on its way into the store.
+
+    Attributes:
+        key: its identity.
+        table: raw.<table> that it belongs to.
+        columns: its values, in the order of COLUMNS[table].
+        event: the event itself, for the rollups.
+    """
+
+    key: Key
+    table: str
+    columns: tuple[Any, ...]
+    event: Event
+
+
+def record(tenant: str, event_id: UUID, event: Event) -> Record:
+    """Lay an event out as the row it becomes."""
+    key = (tenant, event_id, event.time)
+    free = json_object(extra(event))
+    match event:
+        case ToolCall():
+            table = "tool_calls"
+            columns: tuple[Any, ...] = (
+                *key, event.hub, event.server, event.tool, event.status, event.duration_ms, event.error_type,
+                event.error_message, event.session_id, event.client, event.transport, event.trace_id, event.span_id,
+                event.chain_id, event.step_index, event.request_bytes, event.response_bytes, free,
+            )  # fmt: skip
+        case ServerEvent():
+            table = "server_events"
+            columns = (
+                *key, event.hub, event.server, event.source, event.outcome, event.state, event.valid_until,
+                event.latency_ms, event.transport, event.tools, event.resources, event.prompts, event.error_type,
+                event.error_message, free,
+            )  # fmt: skip
+        case _:
+            table = "hub_events"
+            if isinstance(event, HubEvent | AuditEvent):
+                columns = (*key, event.hub, _TYPE_OF[type(event)], event.name, free)
+            else:
+                columns = (*key, event.hub, _TYPE_OF[type(event)], event.chain_id, _chain_payload(event, free))
+    return Record(key, table, columns, event)
+
+
+def _chain_payload(event: ChainEvent | ChainStepEvent, free: str | None) -> str:
+    """Chains and steps reported by others keep their state beside what came with them."""
+    about: dict[str, Any] = {"status": event.status, "payload": msgspec.Raw((free or "null").encode())}
+    if isinstance(event, ChainStepEvent):
+        about["step_index"] = event.step_index
+    return msgspec.json.encode(about).decode()
+
+
+def deltas(
+    records: Iterable[Record], edges: Sequence[float]
+) -> dict[str, tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
+    """What newly stored tool calls add to the hourly rollups, by tenant.
+
+    Args:
+        records: only those that were really inserted.
+        edges: the ends of the latency buckets in ms, from `rollup.latency_edges()`.
+
+    Returns:
+        tenant -> (values of rollup.tool_calls_delta[], values of rollup.tool_latency_delta[]).
+    """
+    calls: dict[str, dict[tuple[Any, ...], list[Any]]] = {}
+    latencies: dict[str, dict[tuple[Any, ...], list[int]]] = {}
+    for item in records:
+        event = item.event
+        if not isinstance(event, ToolCall):
+            continue
+        tenant = item.key[0]
+        time = event.time.astimezone(UTC)
+        hour = time.replace(minute=0, second=0, microsecond=0)
+        sums = calls.setdefault(tenant, {}).setdefault(
+            (hour, event.hub, event.server, event.tool, event.transport, event.client), [0] * 11 + [time]
+        )
+        sums[0] += 1
+        sums[_STATUS_AT[event.status]] += 1
+        sums[9] += event.request_bytes or 0
+        sums[10] += event.response_bytes or 0
+        sums[11] = max(sums[11], time)
+        if event.duration_ms is not None:
+            us = round(event.duration_ms * 1000)
+            sums[6] += 1
+            sums[7] += us
+            sums[8] = max(sums[8], us)
+            bucket = bisect_left(edges, event.duration_ms)
+            counted = latencies.setdefault(tenant, {}).setdefault(
+                (hour, event.hub, event.server, event.tool, bucket), [0, 0]
+            )
+            counted[0] += 1
+            counted[1] = max(counted[1], us)
+    return {
+        tenant: (
+            [(*key, *sums) for key, sums in by_key.items()],
+            [(*key, *counted) for key, counted in latencies.get(tenant, {}).items()],
+        )
+        for tenant, by_key in calls.items()
+    }
+
+
+_STATUS_AT: Final = {"ok": 1, "error": 2, "timeout": 3, "cancelled": 4, "denied": 5}

@@ -1,0 +1,332 @@
+"""The group-commit writer: posts wait in a bounded queue, a few writers commit whatever waits together.
+
+A post is answered after the commit that holds its events. Rows go straight into raw by COPY; only after COPY met a
+duplicate do they go through a staging table that can tell which rows are new, for a while. What the transaction adds to
+the rollups is appended in the same transaction and counts inserted rows, not attempted ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
+from hubscope.ids import uuid7
+from hubscope.ingest.rows import COLUMNS, Key, Record, deltas
+from hubscope.instruments import Instruments
+from hubscope.settings import Settings
+from hubscope.store import AWAY, Connection, away, db_errors, load
+
+QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
+STAGED_COMMITS_AFTER_A_DUPLICATE: Final = 20
+DEADLOCK_TRIES: Final = 5
+
+log = structlog.get_logger("hubscope.ingest")
+
+
+class Fate(Enum):
+    """What became of one record."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that the database itself will not take."""
+
+    detail: str
+
+
+Outcome = Fate | Refused
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One post in the queue."""
+
+    records: Sequence[Record]
+    size: int
+    done: asyncio.Future[list[Outcome]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Writer:
+    """Commits records in groups. One per process.
+
+    Args:
+        open_connection: makes a connection under the writer role; called again after each loss.
+        settings: queue, group and time limits.
+        instruments: where commits and the queue are measured.
+    """
+
+    def __init__(
+        self,
+        open_connection: Callable[[], asyncio.Future[Connection]] | Callable[[], object],
+        settings: Settings,
+        instruments: Instruments,
+    ) -> None:
+        self._open_connection = open_connection
+        self._settings = settings
+        self._instruments = instruments
+        self._queue: deque[_Waiting] = deque()
+        self._events = 0
+        self._bytes = 0
+        self._arrived = asyncio.Condition()
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start the writers; the database need not be there yet."""
+        self._tasks = [
+            asyncio.create_task(self._run(number), name=f"writer {number}") for number in range(self._settings.writers)
+        ]
+
+    async def close(self) -> None:
+        """Refuse new posts, commit what waits, stop."""
+        async with self._arrived:
+            self._closing = True
+            self._arrived.notify_all()
+        await asyncio.gather(*self._tasks)
+
+    async def store(self, records: Sequence[Record], size: int) -> list[Outcome]:
+        """Commit records; what became of each, in order. Returns only after the commit.
+
+        Args:
+            records: the rows of one post.
+            size: about how many bytes they take.
+
+        Raises:
+            QueueFull, ShuttingDown: nothing was taken.
+            DatabaseAway, CommitUnknown: nothing is promised; the same events may be sent again.
+        """
+        if not records:
+            return []
+        if self._closing:
+            raise ShuttingDown
+        settings = self._settings
+        if self._events + len(records) > settings.queue_max_events or self._bytes + size > settings.queue_max_bytes:
+            raise QueueFull(
+                f"{self._events} events ({self._bytes} bytes) are waiting already; at most {settings.queue_max_events}"
+                f" events and {settings.queue_max_bytes} bytes wait"
+            )
+        waiting = _Waiting(records, size)
+        self._count(waiting, +1)
+        async with self._arrived:
+            self._queue.append(waiting)
+            self._arrived.notify()
+        return await waiting.done
+
+    def _count(self, waiting: _Waiting, sign: int) -> None:
+        self._events += sign * len(waiting.records)
+        self._bytes += sign * waiting.size
+        self._instruments.queue_events.set(self._events)
+        self._instruments.queue_bytes.set(self._bytes)
+
+    async def _take(self) -> list[_Waiting]:
+        """The next group: whole posts up to the commit limit, at least one. Empty at the end of the last one."""
+        async with self._arrived:
+            while not self._queue and not self._closing:
+                await self._arrived.wait()
+            group: list[_Waiting] = []
+            events = 0
+            while self._queue and (
+                not group or events + len(self._queue[0].records) <= self._settings.commit_max_events
+            ):
+                group.append(self._queue.popleft())
+                events += len(group[-1].records)
+            return group
+
+    async def _run(self, number: int) -> None:
+        session = _Session(self._open_connection, self._settings)
+        try:
+            while group := await self._take():
+                started = time.perf_counter()
+                try:
+                    outcomes = await session.store([record for waiting in group for record in waiting.records])
+                except Exception as error:  # answered to each post of the group; a writer never dies of a post
+                    known = error if isinstance(error, DatabaseAway | CommitUnknown) else CommitUnknown()
+                    if known is not error:
+                        log.exception("commit failed", writer=number)
+                    for waiting in group:
+                        self._answer(waiting, known)
+                else:
+                    self._instruments.commit_seconds.observe(time.perf_counter() - started)
+                    position = 0
+                    for waiting in group:
+                        self._answer(waiting, outcomes[position : position + len(waiting.records)])
+                        position += len(waiting.records)
+        finally:
+            await session.close()
+
+    def _answer(self, waiting: _Waiting, answer: list[Outcome] | Exception) -> None:
+        self._count(waiting, -1)
+        if waiting.done.done():
+            return  # the client went away; its events are committed all the same
+        if isinstance(answer, Exception):
+            waiting.done.set_exception(answer)
+        else:
+            waiting.done.set_result(answer)
+
+
+class _Session:
+    """One writer's connection and what it knows about the database."""
+
+    def __init__(self, open_connection: Callable[[], object], settings: Settings) -> None:
+        self._open_connection = open_connection
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._edges: Sequence[float] = ()
+        self._staged_commits_left = 0
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(*AWAY):
+                await self._connection.close(timeout=2)
+            self._connection = None
+
+    async def store(self, records: Sequence[Record]) -> list[Outcome]:
+        """Commit records, taking apart what the database refuses until the refused ones stand alone."""
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout_ms / 1000):
+                connection = await self._ready()
+                return await self._divide(connection, records)
+        except TimeoutError:
+            self._drop()
+            raise CommitUnknown(
+                f"the commit took longer than {self._settings.commit_timeout_ms} ms; send the same events again"
+            ) from None
+        except AWAY as error:
+            self._drop()
+            raise away(error) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def _ready(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._open_connection()  # type: ignore[misc]
+            self._edges = await self._connection.fetchval(QUERIES["latency_edges"])
+        return self._connection
+
+    async def _divide(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
+        try:
+            return await self._commit(connection, records)
+        except (
+            db_errors.DataError,
+            db_errors.IntegrityConstraintViolationError,
+            db_errors.ProgramLimitExceededError,
+        ) as error:
+            if len(records) == 1:
+                log.warning("event refused by the database", table=records[0].table, error=type(error).__name__)
+                return [Refused(_plain(error))]
+        middle = len(records) // 2
+        first = await self._divide(connection, records[:middle])
+        return first + await self._divide(connection, records[middle:])
+
+    async def _commit(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
+        """One transaction for all of them, by COPY if nothing is there already."""
+        if self._staged_commits_left == 0:
+            try:
+                async with connection.transaction():
+                    for table, part in _by_table(records):
+                        await connection.copy_records_to_table(
+                            table,
+                            schema_name="raw",
+                            columns=COLUMNS[table],
+                            records=[record.columns for record in part],
+                        )
+                    await self._add_pending(connection, records)
+                return [Fate.ACCEPTED] * len(records)
+            except db_errors.UniqueViolationError:
+                self._staged_commits_left = STAGED_COMMITS_AFTER_A_DUPLICATE
+            except db_errors.CheckViolationError as error:
+                if "no partition" not in str(error):
+                    raise
+                await self._make_partitions(connection)
+                self._staged_commits_left = 1
+        self._staged_commits_left -= 1
+        return await self._commit_staged(connection, records)
+
+    async def _commit_staged(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
+        """The same through staging tables, which tell what is new. Writers may deadlock on duplicates: try again."""
+        for attempt in range(1, DEADLOCK_TRIES + 1):
+            try:
+                async with connection.transaction():
+                    new: set[Key] = set()
+                    for table, part in _by_table(records):
+                        new |= await self._insert_new(connection, table, part)
+                    outcomes: list[Outcome] = []
+                    inserted = []
+                    for record in records:
+                        # A key is taken out when it is first met: the same event twice in one group is one event.
+                        if record.key in new:
+                            new.remove(record.key)
+                            inserted.append(record)
+                            outcomes.append(Fate.ACCEPTED)
+                        else:
+                            outcomes.append(Fate.DUPLICATE)
+                    await self._add_pending(connection, inserted)
+                return outcomes
+            except (db_errors.DeadlockDetectedError, db_errors.SerializationError):
+                if attempt == DEADLOCK_TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _insert_new(self, connection: Connection, table: str, part: Sequence[Record]) -> set[Key]:
+        columns = ", ".join(COLUMNS[table])
+        await connection.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} (LIKE raw.{table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+        )
+        await connection.copy_records_to_table(
+            f"stage_{table}",
+            schema_name="pg_temp",
+            columns=COLUMNS[table],
+            records=[record.columns for record in part],
+        )
+        # In key order, so that two writers with the same duplicates wait for each other rather than deadlock.
+        rows = await connection.fetch(
+            f"INSERT INTO raw.{table} ({columns}) SELECT {columns} FROM pg_temp.stage_{table}"
+            " ORDER BY tenant_id, event_id, time ON CONFLICT DO NOTHING RETURNING tenant_id, event_id, time"
+        )
+        return {(row["tenant_id"], row["event_id"], row["time"]) for row in rows}
+
+    async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
+        added = deltas(inserted, self._edges)
+        for tenant in sorted(added):
+            calls, latencies = added[tenant]
+            await connection.execute(QUERIES["add_pending"], tenant, uuid7(), calls, latencies)
+
+    async def _make_partitions(self, connection: Connection) -> None:
+        today = datetime.now(UTC).date()
+        await connection.execute(
+            QUERIES["ensure_partitions"],
+            today - timedelta(days=self._settings.max_event_age_days + 1),
+            today + timedelta(days=2),
+        )
+
+
+def _by_table(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.table, []).append(record)
+    return sorted(found.items())
+
+
+def _plain(error: db_errors.PostgresError) -> str:
+    """The database's words without its CONTEXT, which would quote the row."""
+    return f"the database refused the event: {str(error).splitlines()[0][:300]}"

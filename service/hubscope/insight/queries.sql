@@ -1,0 +1,110 @@
+-- name: usage_by_hour
+-- Calls of a tenant in whole hours [$2, $3), added up four ways at once: in all, per point in time, per server, per tool.
+-- $4 is the length of a point: hour or day (UTC).
+SELECT
+    CASE
+        WHEN GROUPING(server, tool) = 0 THEN 'tool'
+        WHEN GROUPING(server) = 0 THEN 'server'
+        WHEN GROUPING(date_trunc($4, hour, 'UTC')) = 0 THEN 'time'
+        ELSE 'all'
+    END AS part,
+    date_trunc($4, hour, 'UTC') AS time,
+    server,
+    tool,
+    sum(calls)::bigint AS calls,
+    sum(ok_calls)::bigint AS ok_calls,
+    sum(error_calls)::bigint AS error_calls,
+    sum(timeout_calls)::bigint AS timeout_calls,
+    sum(cancelled_calls)::bigint AS cancelled_calls,
+    sum(denied_calls)::bigint AS denied_calls,
+    sum(timed_calls)::bigint AS timed_calls,
+    (sum(duration_sum_us) / nullif(sum(timed_calls), 0) / 1000)::double precision AS avg_ms,
+    sum(request_bytes)::bigint AS request_bytes,
+    sum(response_bytes)::bigint AS response_bytes,
+    max(last_call_at) AS last_call_at
+FROM analytics.fct_tool_usage_hourly
+WHERE tenant_id = $1 AND hour >= $2 AND hour < $3
+GROUP BY GROUPING SETS ((), (date_trunc($4, hour, 'UTC')), (server), (server, tool));
+
+-- name: latency_by_hour
+-- Percentiles in ms of the same calls, added up the same four ways.
+SELECT
+    part,
+    time,
+    server,
+    tool,
+    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.50, max(max_us) / 1000.0) AS p50_ms,
+    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.90, max(max_us) / 1000.0) AS p90_ms,
+    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.95, max(max_us) / 1000.0) AS p95_ms,
+    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.99, max(max_us) / 1000.0) AS p99_ms,
+    (max(max_us) / 1000.0)::double precision AS max_ms
+FROM (
+    SELECT
+        CASE
+            WHEN GROUPING(server, tool) = 0 THEN 'tool'
+            WHEN GROUPING(server) = 0 THEN 'server'
+            WHEN GROUPING(date_trunc($4, hour, 'UTC')) = 0 THEN 'time'
+            ELSE 'all'
+        END AS part,
+        date_trunc($4, hour, 'UTC') AS time,
+        server,
+        tool,
+        bucket,
+        sum(calls) AS calls,
+        max(max_us) AS max_us
+    FROM analytics.fct_tool_latency_hourly
+    WHERE tenant_id = $1 AND hour >= $2 AND hour < $3
+    GROUP BY GROUPING SETS (
+        (bucket), (date_trunc($4, hour, 'UTC'), bucket), (server, bucket), (server, tool, bucket)
+    )
+) AS buckets
+GROUP BY part, time, server, tool;
+
+-- name: usage_by_minute
+-- The same from single calls, for short spans: points are minutes, percentiles are exact (percentile_disc).
+SELECT
+    CASE
+        WHEN GROUPING(server, tool) = 0 THEN 'tool'
+        WHEN GROUPING(server) = 0 THEN 'server'
+        WHEN GROUPING(date_trunc('minute', time, 'UTC')) = 0 THEN 'time'
+        ELSE 'all'
+    END AS part,
+    date_trunc('minute', time, 'UTC') AS time,
+    server,
+    tool,
+    count(*) AS calls,
+    count(*) FILTER (WHERE status = 'ok') AS ok_calls,
+    count(*) FILTER (WHERE status = 'error') AS error_calls,
+    count(*) FILTER (WHERE status = 'timeout') AS timeout_calls,
+    count(*) FILTER (WHERE status = 'cancelled') AS cancelled_calls,
+    count(*) FILTER (WHERE status = 'denied') AS denied_calls,
+    count(duration_ms) AS timed_calls,
+    avg(duration_ms) AS avg_ms,
+    sum(request_bytes)::bigint AS request_bytes,
+    sum(response_bytes)::bigint AS response_bytes,
+    max(time) AS last_call_at,
+    percentile_disc(0.50) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
+    percentile_disc(0.90) WITHIN GROUP (ORDER BY duration_ms) AS p90_ms,
+    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
+    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
+    max(duration_ms) AS max_ms
+FROM analytics.fct_tool_calls
+WHERE tenant_id = $1 AND time >= $2 AND time < $3
+GROUP BY GROUPING SETS ((), (date_trunc('minute', time, 'UTC')), (server), (server, tool));
+
+-- name: servers
+-- Every server that the tenant has ever used or reported.
+SELECT server, transport, state, state_since, first_seen_at, last_seen_at, tools, calls
+FROM analytics.dim_servers
+WHERE tenant_id = $1
+ORDER BY server;
+
+-- name: freshness
+-- How current the marts are; last_event_at is of this tenant.
+SELECT
+    status.engine,
+    status.last_build_at,
+    status.last_build_ok,
+    status.pending_batches,
+    (SELECT max(last_seen_at) FROM analytics.dim_servers WHERE tenant_id = $1) AS last_event_at
+FROM analytics.mart_status AS status;

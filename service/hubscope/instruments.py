@@ -1,0 +1,57 @@
+"""Measurements of this process itself, summed over replicas by Prometheus. What the data says is in `gauges`."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of creation times per series helps nobody
+
+COMMIT_SECONDS = tuple(0.001 * 2**power for power in range(14))
+"""Bounds of commit times: powers of two of a millisecond, 1 ms to 8 s."""
+
+
+class Instruments:
+    """The counters and histograms of one process, in a registry of its own (tests never share one)."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        self.build = Gauge(
+            "hubscope_build_info",
+            "Constant 1, with the version and the engine.",
+            ("version", "engine"),
+            registry=registry,
+        )
+        self.events = Counter(
+            "hubscope_ingest_events_total",
+            "Events posted to this process, by outcome (accepted: committed now; duplicate: was there; rejected).",
+            ("type", "outcome"),
+            registry=registry,
+        )
+        self.posts = Counter(
+            "hubscope_ingest_posts_total", "Posts to /v1/events, by HTTP status.", ("status",), registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "hubscope_ingest_commit_duration_seconds",
+            "Time from taking a group of events off the queue to its commit.",
+            buckets=COMMIT_SECONDS,
+            registry=registry,
+        )
+        self.queue_events = Gauge("hubscope_ingest_queue_events", "Events waiting to be committed.", registry=registry)
+        self.queue_bytes = Gauge("hubscope_ingest_queue_bytes", "Bytes waiting to be committed.", registry=registry)
+        self.database_connected = Gauge(
+            "hubscope_database_connected", "1 when the last check reached the database, else 0.", registry=registry
+        )
+        self.collector_seconds = Gauge(
+            "hubscope_gauge_duration_seconds", "How long each gauge's query took.", ("gauge",), registry=registry
+        )
+        self.collector_up = Gauge(
+            "hubscope_gauge_up",
+            "1 when the gauge's query worked in the last scrape, else 0.",
+            ("gauge",),
+            registry=registry,
+        )

@@ -1,0 +1,410 @@
+"""Settings: every limit and switch, frozen, from the environment and from `hubscope.toml` below it.
+
+Each field carries what the reference page and the contract tests need: the unit, what "off" means, and the test that
+proves it. Names: own settings are HUBSCOPE_<NAME>; those that the product's specifications name keep that name.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hubscope.errors import InvalidSetting
+
+CONFIG_FILE: Final = "hubscope.toml"
+
+
+def _setting(env: str, default: Any, description: str, *, unit: str, test: str, off: str = "-", **limits: Any) -> Any:
+    """One setting: environment variable, default, unit, what switching it off means, and the test that proves it."""
+    start: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(
+        **start,
+        validation_alias=env,
+        description=description,
+        json_schema_extra={"env": env, "unit": unit, "off": off, "test": test},
+        **limits,
+    )
+
+
+def default_data_dir() -> Path:
+    """Where the embedded database lives when nothing else was said.
+
+    For root it is a system path, because PostgreSQL then runs under another account that cannot enter root's home.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/hubscope")
+    return Path(platformdirs.user_data_dir("hubscope", appauthor=False))
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """All settings of one process. Immutable; read once at start.
+
+    Raises:
+        InvalidSetting: from `load`, naming the variable and the allowed values.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    # Which database
+    database_url: str | None = _setting(
+        "HUBSCOPE_DATABASE_URL",
+        None,
+        "The store, as a PostgreSQL URL. The user must be able to create roles and schemas on first start.",
+        unit="URL",
+        off="POSTGRES_HOST decides; with neither set, hubscope runs its own embedded PostgreSQL",
+        test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+    )
+    postgres_host: str | None = _setting(
+        "POSTGRES_HOST",
+        None,
+        "Host of the store, where HUBSCOPE_DATABASE_URL is not set.",
+        unit="host name or socket directory",
+        off="the embedded PostgreSQL is used",
+        test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+    )
+    postgres_port: Port = _setting(
+        "POSTGRES_PORT",
+        5432,
+        "Port of the store.",
+        unit="TCP port",
+        test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+    )
+    postgres_db: str = _setting(
+        "POSTGRES_DB",
+        "postgres",
+        "Database name of the store.",
+        unit="name",
+        test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+    )
+    postgres_user: str = _setting(
+        "POSTGRES_USER",
+        "postgres",
+        "User of the store.",
+        unit="name",
+        test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+    )
+    postgres_password: str | None = _setting(
+        "POSTGRES_PASSWORD",
+        None,
+        "Password of the store's user. Never logged.",
+        unit="text",
+        off="no password is sent (.pgpass still works)",
+        test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+    )
+    data_dir: Path = _setting(
+        "HUBSCOPE_DATA_DIR",
+        default_data_dir,
+        "Where the embedded PostgreSQL keeps its data. Default: the platform's data directory"
+        " (`/var/lib/hubscope` for root, else `~/.local/share/hubscope` on Linux).",
+        unit="path",
+        test="tests/unit/test_settings.py::test_the_data_directory_has_a_default_for_root_and_for_others",
+    )
+    embedded_user: str | None = _setting(
+        "HUBSCOPE_EMBEDDED_USER",
+        None,
+        "The account that runs the embedded PostgreSQL when hubscope runs as root (PostgreSQL refuses root).",
+        unit="account name",
+        off="`postgres` where that account exists, else `nobody`",
+        test="tests/integration/test_embedded.py::test_an_unknown_embedded_user_is_one_clear_error",
+    )
+    role_prefix: str | None = _setting(
+        "HUBSCOPE_ROLE_PREFIX",
+        None,
+        "Prefix of the database roles `<prefix>_owner`, `_writer`, `_reader`, `_worker`, `_grafana`"
+        " (roles belong to the whole PostgreSQL cluster, so two stores in one cluster need two prefixes).",
+        unit="name",
+        off="the name of the database",
+        test="tests/integration/store/test_roles.py::test_roles_are_named_after_the_prefix",
+    )
+    grafana_password: str | None = _setting(
+        "HUBSCOPE_GRAFANA_PASSWORD",
+        None,
+        "Lets the role `<prefix>_grafana` log in with this password, from the next migration run on.",
+        unit="text",
+        off="the grafana role stays as it is: at first it cannot log in",
+        test="tests/integration/store/test_roles.py::test_the_grafana_role_logs_in_only_when_given_a_password",
+    )
+
+    # Connections
+    pool_max: Positive = _setting(
+        "HUBSCOPE_POOL_MAX",
+        20,
+        "Connections of one service process to the store, writers and readers together.",
+        unit="connections",
+        test="tests/integration/store/test_pool.py::test_the_pools_together_never_exceed_pool_max",
+        ge=4,
+    )
+    pool_idle_timeout_ms: Positive = _setting(
+        "HUBSCOPE_POOL_IDLE_TIMEOUT",
+        30_000,
+        "An idle connection is closed after this time.",
+        unit="ms",
+        test="tests/integration/store/test_pool.py::test_an_idle_connection_is_closed",
+    )
+    pool_connection_timeout_ms: Positive = _setting(
+        "HUBSCOPE_POOL_CONNECTION_TIMEOUT",
+        2_000,
+        "How long to wait for a connection before the database counts as away.",
+        unit="ms",
+        test="tests/integration/store/test_pool.py::test_a_silent_database_counts_as_away_after_the_timeout",
+    )
+    query_timeout_ms: Positive = _setting(
+        "HUBSCOPE_QUERY_TIMEOUT",
+        30_000,
+        "Longest run of one reading statement.",
+        unit="ms",
+        test="tests/integration/store/test_pool.py::test_a_reading_statement_is_stopped_at_the_query_timeout",
+    )
+
+    # Service
+    host: str = _setting(
+        "HUBSCOPE_HOST",
+        "127.0.0.1",
+        "Address to listen on. Only loopback addresses are allowed while there is no authentication.",
+        unit="IP address or localhost",
+        test="tests/unit/test_settings.py::test_only_loopback_addresses_are_listened_on",
+    )
+    port: Port = _setting(
+        "HEALTH_PORT",
+        3401,
+        "Port of everything HTTP: health, metrics, ingest, MCP. 0 picks a free one.",
+        unit="TCP port",
+        test="tests/acceptance/test_up.py::test_two_at_once_are_told_who_holds_the_port",
+    )
+    log_level: Literal["debug", "info", "warning", "warn", "error"] = _setting(
+        "LOG_LEVEL",
+        "info",
+        "The least severe message that is logged.",
+        unit="debug, info, warning, error",
+        test="tests/unit/test_logs.py::test_messages_below_the_level_are_not_logged",
+    )
+    log_format: Literal["auto", "json", "console"] = _setting(
+        "HUBSCOPE_LOG_FORMAT",
+        "auto",
+        "JSON lines or text for people; auto is console on a terminal and JSON elsewhere.",
+        unit="auto, json, console",
+        test="tests/unit/test_logs.py::test_the_json_format_is_one_object_per_line",
+    )
+    enable_enhanced_analytics: bool = _setting(
+        "ENABLE_ENHANCED_ANALYTICS",
+        True,
+        "The hub__* meta-tools on /mcp.",
+        unit="true or false",
+        off="the MCP server lists no meta-tools",
+        test="tests/integration/entrypoints/test_mcp.py::test_meta_tools_can_be_switched_off",
+    )
+
+    # Ingest
+    max_body_bytes: Positive = _setting(
+        "HUBSCOPE_MAX_BODY_BYTES",
+        8 * 1024 * 1024,
+        "Largest body of POST /v1/events as sent.",
+        unit="bytes",
+        test="tests/integration/entrypoints/test_events.py::test_a_body_over_a_limit_is_refused_whole_with_the_limits",
+    )
+    max_decoded_bytes: Positive = _setting(
+        "HUBSCOPE_MAX_DECODED_BYTES",
+        32 * 1024 * 1024,
+        "Largest body of POST /v1/events after gzip.",
+        unit="bytes",
+        test="tests/integration/entrypoints/test_events.py::test_a_body_over_a_limit_is_refused_whole_with_the_limits",
+    )
+    max_batch_events: Positive = _setting(
+        "HUBSCOPE_MAX_BATCH_EVENTS",
+        10_000,
+        "Most events in one post.",
+        unit="events",
+        test="tests/integration/entrypoints/test_events.py::test_a_body_over_a_limit_is_refused_whole_with_the_limits",
+    )
+    max_event_age_days: Positive = _setting(
+        "HUBSCOPE_MAX_EVENT_AGE_DAYS",
+        7,
+        "An event older than this is rejected as too_old.",
+        unit="days",
+        test="tests/unit/ingest/test_envelope.py::test_an_event_outside_the_accepted_window_is_rejected",
+        le=60,
+    )
+    max_clock_skew_seconds: Positive = _setting(
+        "HUBSCOPE_MAX_CLOCK_SKEW_SECONDS",
+        300,
+        "An event further ahead of the server's clock than this is rejected as in_future.",
+        unit="seconds",
+        test="tests/unit/ingest/test_envelope.py::test_an_event_outside_the_accepted_window_is_rejected",
+        le=86_400,
+    )
+    queue_max_events: Positive = _setting(
+        "HUBSCOPE_QUEUE_MAX_EVENTS",
+        50_000,
+        "Events waiting to be committed; past it a post is answered 503 with Retry-After.",
+        unit="events",
+        test="tests/integration/ingest/test_writer.py::test_a_full_queue_is_refused_at_once",
+    )
+    queue_max_bytes: Positive = _setting(
+        "HUBSCOPE_QUEUE_MAX_BYTES",
+        64 * 1024 * 1024,
+        "Bytes waiting to be committed; past it a post is answered 503 with Retry-After.",
+        unit="bytes",
+        test="tests/integration/ingest/test_writer.py::test_a_full_queue_is_refused_at_once",
+    )
+    writers: Positive = _setting(
+        "HUBSCOPE_WRITERS",
+        2,
+        "Group-commit writers, each with a connection of its own.",
+        unit="connections",
+        test="tests/integration/ingest/test_writer.py::test_every_writer_has_a_connection_of_its_own",
+        le=16,
+    )
+    commit_max_events: Positive = _setting(
+        "HUBSCOPE_COMMIT_MAX_EVENTS",
+        5_000,
+        "Most events that one transaction commits together.",
+        unit="events",
+        test="tests/integration/ingest/test_writer.py::test_a_commit_takes_no_more_than_its_share",
+    )
+    commit_timeout_ms: Positive = _setting(
+        "HUBSCOPE_COMMIT_TIMEOUT",
+        10_000,
+        "Longest that one commit may take before its posts are answered 503 (retry with the same ids).",
+        unit="ms",
+        test="tests/integration/ingest/test_writer.py::test_a_commit_that_hangs_is_answered_as_unknown",
+    )
+
+    # Answers
+    minute_grouping_max_hours: Positive = _setting(
+        "HUBSCOPE_MINUTE_GROUPING_MAX_HOURS",
+        24,
+        "Longest timeRange that groupBy=minute answers (it reads single calls).",
+        unit="hours",
+        test="tests/unit/insight/test_window.py::test_minute_grouping_over_a_long_range_is_refused_with_the_limit",
+    )
+
+    # Worker
+    fold_interval_ms: Positive = _setting(
+        "HUBSCOPE_FOLD_INTERVAL",
+        1_000,
+        "How often pending rollup deltas are folded into stored hours.",
+        unit="ms",
+        test="tests/unit/test_worker.py::test_the_timetable_follows_the_settings",
+        ge=100,
+    )
+    marts_interval_minutes: Positive = _setting(
+        "HUBSCOPE_MARTS_INTERVAL_MINUTES",
+        15,
+        "How often dbt builds the marts (also once at start).",
+        unit="minutes",
+        test="tests/unit/test_worker.py::test_the_timetable_follows_the_settings",
+    )
+    quality_interval_minutes: Positive = _setting(
+        "HUBSCOPE_QUALITY_INTERVAL_MINUTES",
+        60,
+        "How often Great Expectations checks the raw tables (also once at start).",
+        unit="minutes",
+        test="tests/unit/test_worker.py::test_the_timetable_follows_the_settings",
+    )
+    ops_retention_days: Positive = _setting(
+        "HUBSCOPE_OPS_RETENTION_DAYS",
+        90,
+        "How long the records of job runs are kept.",
+        unit="days",
+        test="tests/integration/test_worker.py::test_old_job_runs_are_pruned",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then hubscope.toml in the working directory."""
+        return (init_settings, env_settings, _TomlSource(settings_cls))
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """The settings of this process; every mistake is one InvalidSetting that names the variable."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise InvalidSetting(_in_plain_words(error)) from None
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """Every environment variable that is read, in the order of the reference page."""
+        return [str(describe(cls, name)["env"]) for name in cls.model_fields]
+
+    def model_post_init(self, _context: Any) -> None:
+        """Refuse an address that strangers could reach."""
+        if self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise InvalidSetting(
+                f"HUBSCOPE_HOST is {self.host!r}, but without authentication hubscope listens on loopback only"
+                " (allowed: 127.0.0.1, ::1, localhost)"
+            )
+
+    @property
+    def embedded(self) -> bool:
+        """True where hubscope runs its own PostgreSQL."""
+        return self.database_url is None and self.postgres_host is None
+
+    def external_dsn(self) -> str:
+        """The URL of the store that the environment names. Only for a store that is not embedded."""
+        if self.database_url is not None:
+            return self.database_url
+        assert self.postgres_host is not None
+        user = quote(self.postgres_user, safe="")
+        if self.postgres_password is not None:
+            user += ":" + quote(self.postgres_password, safe="")
+        database = quote(self.postgres_db, safe="")
+        if self.postgres_host.startswith("/"):
+            return (
+                f"postgresql://{user}@/{database}?host={quote(self.postgres_host, safe='')}&port={self.postgres_port}"
+            )
+        return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+
+
+class _TomlSource(PydanticBaseSettingsSource):
+    """hubscope.toml in the working directory: the same names as the environment, in lower case, without HUBSCOPE_."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        path = Path(CONFIG_FILE)
+        if not path.is_file():
+            return {}
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidSetting(f"{CONFIG_FILE} is not valid TOML: {error}") from None
+        known = {variable.removeprefix("HUBSCOPE_").lower(): variable for variable in Settings.variables()}
+        unknown = sorted(key for key in table if key.lower() not in known)
+        if unknown:
+            raise InvalidSetting(
+                f"{CONFIG_FILE} names {unknown[0]!r}, which is no setting (see the settings reference)"
+            )
+        return {known[key.lower()]: value for key, value in table.items()}
+
+
+def describe(settings: type[Settings], field: str) -> dict[str, Any]:
+    """What the reference page says of one field: env, unit, off, test (from `_setting`)."""
+    extra = settings.model_fields[field].json_schema_extra
+    assert isinstance(extra, dict)
+    return dict(extra)
+
+
+def _in_plain_words(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    variable = str(first["loc"][0]) if first["loc"] else "a setting"
+    return f"{variable} is {first.get('input')!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

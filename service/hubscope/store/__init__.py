@@ -1,0 +1,24 @@
+"""The store: pools by role, migrations, named queries. Nothing above it imports asyncpg."""
+
+from asyncpg import exceptions as db_errors
+
+from hubscope.store.migrate import migrate
+from hubscope.store.pool import AWAY, AWAY_OR_TOLD, Connection, Pool, away, borrowed, connect, open_pool
+from hubscope.store.queries import load
+from hubscope.store.roles import Roles, roles_of
+
+__all__ = [
+    "AWAY",
+    "AWAY_OR_TOLD",
+    "Connection",
+    "Pool",
+    "Roles",
+    "away",
+    "borrowed",
+    "connect",
+    "db_errors",
+    "load",
+    "migrate",
+    "open_pool",
+    "roles_of",
+]

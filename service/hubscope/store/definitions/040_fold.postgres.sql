@@ -1,0 +1,72 @@
+-- Move pending deltas into the stored hours: one statement, so that what it deletes is exactly what it adds, and a
+-- reader sees each delta either pending or stored. Returns how many pending rows were moved (at most max_batches);
+-- 0 also when another fold is at work. Rows are added in key order.
+
+CREATE OR REPLACE FUNCTION rollup.fold(max_batches integer DEFAULT 2000) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    moved bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('hubscope.rollup.fold', 0)) THEN
+        RETURN 0;
+    END IF;
+    WITH taken AS (
+        DELETE FROM rollup.pending
+        WHERE (tenant_id, batch_id) IN (
+            SELECT tenant_id, batch_id FROM rollup.pending ORDER BY tenant_id, batch_id LIMIT max_batches
+        )
+        RETURNING tenant_id, tool_calls, tool_latency
+    ),
+    added_calls AS (
+        INSERT INTO rollup.stored_tool_calls_hourly AS stored (
+            tenant_id, hour, hub, server, tool, transport, client,
+            calls, ok_calls, error_calls, timeout_calls, cancelled_calls, denied_calls,
+            timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes, last_call_at
+        )
+        SELECT
+            taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client,
+            sum(d.calls), sum(d.ok_calls), sum(d.error_calls), sum(d.timeout_calls), sum(d.cancelled_calls),
+            sum(d.denied_calls), sum(d.timed_calls), sum(d.duration_sum_us), max(d.duration_max_us),
+            sum(d.request_bytes), sum(d.response_bytes), max(d.last_call_at)
+        FROM taken, unnest(taken.tool_calls) AS d
+        GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client
+        ORDER BY taken.tenant_id, d.hour, d.server, d.tool, d.hub, d.transport, d.client
+        ON CONFLICT (tenant_id, hour, server, tool, hub, transport, client) DO UPDATE SET
+            calls = stored.calls + excluded.calls,
+            ok_calls = stored.ok_calls + excluded.ok_calls,
+            error_calls = stored.error_calls + excluded.error_calls,
+            timeout_calls = stored.timeout_calls + excluded.timeout_calls,
+            cancelled_calls = stored.cancelled_calls + excluded.cancelled_calls,
+            denied_calls = stored.denied_calls + excluded.denied_calls,
+            timed_calls = stored.timed_calls + excluded.timed_calls,
+            duration_sum_us = stored.duration_sum_us + excluded.duration_sum_us,
+            duration_max_us = greatest(stored.duration_max_us, excluded.duration_max_us),
+            request_bytes = stored.request_bytes + excluded.request_bytes,
+            response_bytes = stored.response_bytes + excluded.response_bytes,
+            last_call_at = greatest(stored.last_call_at, excluded.last_call_at)
+        RETURNING tenant_id, hour
+    ),
+    added_latency AS (
+        INSERT INTO rollup.stored_tool_latency_hourly AS stored (
+            tenant_id, hour, hub, server, tool, bucket, calls, max_us
+        )
+        SELECT taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, sum(d.calls), max(d.max_us)
+        FROM taken, unnest(taken.tool_latency) AS d
+        GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket
+        ORDER BY taken.tenant_id, d.hour, d.server, d.tool, d.hub, d.bucket
+        ON CONFLICT (tenant_id, hour, server, tool, hub, bucket) DO UPDATE SET
+            calls = stored.calls + excluded.calls,
+            max_us = greatest(stored.max_us, excluded.max_us)
+    ),
+    noted AS (
+        INSERT INTO ops.touched_hours (tenant_id, hour)
+        SELECT DISTINCT tenant_id, hour FROM added_calls
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*) INTO moved FROM taken;
+    RETURN moved;
+END
+$$;
+REVOKE ALL ON FUNCTION rollup.fold(integer) FROM PUBLIC;

@@ -1,0 +1,123 @@
+"""Pools of connections, each under the role its work needs."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from hubscope.errors import DatabaseAway
+from hubscope.settings import Settings
+
+Connection: TypeAlias = asyncpg.Connection
+Pool: TypeAlias = asyncpg.Pool
+
+AWAY: tuple[type[Exception], ...] = (
+    OSError,
+    ssl.SSLError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.PostgresSystemError,
+)
+"""What a database that is away, starting, stopping, read-only, full or out of connections looks like."""
+
+
+AWAY_OR_TOLD: tuple[type[Exception], ...] = (DatabaseAway, *AWAY)
+"""The same, also where it was put into words already."""
+
+
+def away(error: BaseException) -> DatabaseAway:
+    """The one error that callers see for all of those. The driver's message may name hosts: only its class is told."""
+    if isinstance(error, DatabaseAway):
+        return error
+    return DatabaseAway(f"the database cannot be used now ({type(error).__name__})")
+
+
+async def open_pool(
+    dsn: str,
+    *,
+    role: str,
+    size: int,
+    name: str,
+    settings: Settings,
+    statement_timeout_ms: int | None = None,
+    read_only: bool = False,
+) -> Pool:
+    """A pool that opens its connections when they are first needed, so that a database that is away stops no start.
+
+    Args:
+        dsn: the store's URL.
+        role: the role that each connection takes on; it stays in force after RESET ALL.
+        size: most connections.
+        name: application_name, as pg_stat_activity shows it.
+        settings: timeouts.
+        statement_timeout_ms: longest run of one statement.
+        read_only: every transaction is READ ONLY.
+    """
+    server_settings = {"role": role, "application_name": f"hubscope {name}", "search_path": "", "timezone": "UTC"}
+    if statement_timeout_ms is not None:
+        server_settings["statement_timeout"] = str(statement_timeout_ms)
+    if read_only:
+        server_settings["default_transaction_read_only"] = "on"
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size,
+        max_inactive_connection_lifetime=settings.pool_idle_timeout_ms / 1000,
+        timeout=settings.pool_connection_timeout_ms / 1000,
+        server_settings=server_settings,
+    )
+
+
+@asynccontextmanager
+async def borrowed(pool: Pool, settings: Settings) -> AsyncIterator[Connection]:
+    """A connection from the pool.
+
+    Raises:
+        DatabaseAway: none within HUBSCOPE_POOL_CONNECTION_TIMEOUT, or it broke while in use.
+    """
+    try:
+        async with pool.acquire(timeout=settings.pool_connection_timeout_ms / 1000) as connection:
+            yield connection
+    except asyncpg.QueryCanceledError:
+        raise
+    except AWAY as error:
+        raise away(error) from error
+
+
+async def connect(dsn: str, *, role: str | None = None, name: str, timeout_s: float = 10) -> Connection:
+    """One direct connection (migrations, jobs).
+
+    Raises:
+        DatabaseAway: it cannot be made.
+    """
+    server_settings = {"application_name": f"hubscope {name}", "search_path": "", "timezone": "UTC"}
+    if role is not None:
+        server_settings["role"] = role
+    try:
+        return await asyncpg.connect(dsn, timeout=timeout_s, server_settings=server_settings)
+    except AWAY as error:
+        raise away(error) from error
+
+
+async def retrying(
+    attempt: Callable[[], Any], *, tries: int, pause_s: float, when: tuple[type[BaseException], ...]
+) -> Any:
+    """Await `attempt()` again after each of the named errors, with a growing pause; the last error is raised."""
+    for number in range(1, tries + 1):
+        try:
+            return await attempt()
+        except when:
+            if number == tries:
+                raise
+            await asyncio.sleep(pause_s * number)

@@ -1,0 +1,270 @@
+"""The worker process: folds rollups, builds marts with dbt, checks data with Great Expectations, prunes.
+
+dbt and Great Expectations run in one child process (`heavy`), one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from hubscope.errors import JobFailed
+from hubscope.schedule import Job, run_once
+from hubscope.settings import Settings
+from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, away, connect, roles_of
+
+log = structlog.get_logger("hubscope.worker")
+
+FOLD_BATCHES = 2000
+CHILD_EXIT_TIMEOUT_S = 2
+RESULT_MAX_BYTES = 16 * 1024 * 1024
+
+
+class Worker:
+    """The jobs over one store.
+
+    Args:
+        settings: intervals.
+        dsn: URL of the store.
+        scratch: a folder for dbt's own files.
+    """
+
+    def __init__(self, settings: Settings, dsn: str, scratch: Path) -> None:
+        self.settings = settings
+        self._dsn = dsn
+        self._role = roles_of(settings, dsn).worker
+        self._scratch = scratch
+        self._child: asyncio.subprocess.Process | None = None
+        self._child_free = asyncio.Lock()
+        self._fold_connection: Connection | None = None
+
+    def timetable(self) -> tuple[Job, ...]:
+        """What runs how often."""
+        settings = self.settings
+        return (
+            Job("fold", timedelta(milliseconds=settings.fold_interval_ms), self.fold, recorded=False),
+            Job("build_marts", timedelta(minutes=settings.marts_interval_minutes), self.build_marts, at_start=True),
+            Job(
+                "check_quality", timedelta(minutes=settings.quality_interval_minutes), self.check_quality, at_start=True
+            ),
+            Job("prune_ops", timedelta(hours=24), self.prune_ops),
+        )
+
+    async def connect(self) -> Connection:
+        """A connection under the worker role."""
+        return await connect(self._dsn, role=self._role, name="worker")
+
+    async def fold(self) -> dict[str, Any]:
+        """Move what is pending into the stored hours, until nothing is."""
+        if self._fold_connection is None or self._fold_connection.is_closed():
+            self._fold_connection = await self.connect()
+        moved = batches = FOLD_BATCHES
+        total = 0
+        try:
+            while moved == batches:
+                moved = await self._fold_connection.fetchval("SELECT rollup.fold($1)", FOLD_BATCHES)
+                total += moved
+        except AWAY as error:
+            self._fold_connection.terminate()
+            self._fold_connection = None
+            raise away(error) from error
+        return {"batches": total}
+
+    async def build_marts(self) -> dict[str, Any]:
+        """Build every mart and run its data tests."""
+        result: dict[str, Any] = await self._heavy("dbt")
+        return result
+
+    async def check_quality(self) -> dict[str, Any]:
+        """Check the raw tables; findings go to ops.quality_results."""
+        result = await self._heavy("quality")
+        findings = result["findings"]
+        checked_at = datetime.fromisoformat(result["checked_at"])
+        connection = await self.connect()
+        try:
+            await connection.executemany(
+                "INSERT INTO ops.quality_results (suite, checked_at, expectation, subject, ok, observed)"
+                " VALUES ($1, $2, $3, $4, $5, $6::jsonb)",
+                [
+                    (
+                        result["suite"],
+                        checked_at,
+                        one["expectation"],
+                        one["subject"],
+                        one["ok"],
+                        json.dumps(one["observed"]),
+                    )
+                    for one in findings
+                ],
+            )
+        finally:
+            await connection.close()
+        missed = [f"{one['expectation']}({one['subject']})" for one in findings if not one["ok"]]
+        if missed:
+            raise JobFailed(f"{len(missed)} of {len(findings)} expectations are not met: {', '.join(missed)}")
+        return {"expectations": len(findings)}
+
+    async def prune_ops(self) -> dict[str, Any]:
+        """Delete records of jobs past their retention, and touched hours that every mart has taken in."""
+        connection = await self.connect()
+        try:
+            horizon = datetime.now(UTC) - timedelta(days=self.settings.ops_retention_days)
+            runs = await connection.execute("DELETE FROM ops.job_runs WHERE started_at < $1", horizon)
+            results = await connection.execute("DELETE FROM ops.quality_results WHERE checked_at < $1", horizon)
+            touched = "DELETE 0"
+            if await connection.fetchval("SELECT to_regclass('analytics.fct_tool_usage_daily') IS NOT NULL"):
+                touched = await connection.execute(
+                    "DELETE FROM ops.touched_hours WHERE xid < ("
+                    " SELECT max(built_through)::text::xid8 FROM analytics.fct_tool_usage_daily)"
+                )
+        finally:
+            await connection.close()
+        deleted = {"job_runs": runs, "quality_results": results, "touched_hours": touched}
+        return {name: int(tag.split()[-1]) for name, tag in deleted.items()}
+
+    async def _heavy(self, job: str) -> Any:
+        """Run a job in the child process, which is started when first needed and again after it died."""
+        async with self._child_free:
+            if self._child is None or self._child.returncode is not None:
+                self._child = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-W",
+                    "ignore",  # their warnings are about their own insides
+                    "-m",
+                    "hubscope.heavy",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    limit=RESULT_MAX_BYTES,
+                    env=os.environ | {"PYTHONWARNINGS": "ignore"},  # for the processes that they start in turn
+                )
+            child = self._child
+            assert child.stdin is not None
+            assert child.stdout is not None
+            task = {"job": job, "dsn": self._dsn, "role": self._role, "scratch": str(self._scratch)}
+            try:
+                child.stdin.write(json.dumps(task).encode() + b"\n")
+                await child.stdin.drain()
+                line = await child.stdout.readline()
+            except (BrokenPipeError, ConnectionResetError):
+                line = b""
+            except asyncio.CancelledError:
+                # A half-read answer would be taken for the next job's.
+                await self._end_child()
+                raise
+            if not line:
+                raise JobFailed(f"{job}: the process that runs dbt and Great Expectations died; it is started anew")
+            result = json.loads(line)
+        if "error" in result:
+            raise JobFailed(result["error"])
+        return result["value"]
+
+    async def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is None or child.returncode is not None:
+            return
+        assert child.stdin is not None
+        child.stdin.close()
+        try:
+            await asyncio.wait_for(child.wait(), CHILD_EXIT_TIMEOUT_S)
+        except TimeoutError:
+            child.kill()  # in the middle of a job; it keeps nothing: transactions end with their connections
+            await child.wait()
+
+    async def close(self) -> None:
+        """End the child process and the fold connection."""
+        await self._end_child()
+        if self._fold_connection is not None:
+            self._fold_connection.terminate()
+
+
+@asynccontextmanager
+async def opened(settings: Settings, dsn: str) -> AsyncIterator[Worker]:
+    """A worker for as long as the block runs."""
+    scratch = Path(tempfile.mkdtemp(prefix="hubscope-dbt-"))
+    worker = Worker(settings, dsn, scratch)
+    try:
+        yield worker
+    finally:
+        await worker.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def run(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
+    """Work through the timetable until told to stop. SIGUSR1 has the marts built now, too."""
+    async with opened(settings, dsn) as worker:
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        for job in worker.timetable():
+            scheduler.add_job(
+                _guarded(job, worker.connect),
+                "interval",
+                seconds=job.every.total_seconds(),
+                id=job.name,
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
+            )
+        scheduler.start()
+        starting = [
+            asyncio.create_task(_guarded(job, worker.connect, forced=True)())
+            for job in worker.timetable()
+            if job.at_start
+        ]
+        build = next(job for job in worker.timetable() if job.name == "build_marts")
+        asked: set[asyncio.Task[None]] = set()
+
+        def build_now() -> None:
+            task = asyncio.create_task(_guarded(build, worker.connect, forced=True)())
+            asked.add(task)
+            task.add_done_callback(asked.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, build_now)
+        log.info("worker started", jobs=[job.name for job in worker.timetable()])
+        try:
+            await stop.wait()
+        finally:
+            scheduler.shutdown(wait=False)
+            for task in (*starting, *asked):
+                task.cancel()
+            await asyncio.gather(*starting, *asked, return_exceptions=True)
+
+
+def _guarded(
+    job: Job, open_connection: Callable[[], Awaitable[Connection]], *, forced: bool = False
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A run that never throws: a worker outlives a database that is away and a job that fails."""
+
+    async def guarded() -> None:
+        try:
+            await run_once(job, open_connection, forced=forced)
+        except asyncio.CancelledError:
+            raise
+        except AWAY_OR_TOLD as error:
+            log.warning("database away", job=job.name, error=away(error).detail)
+        except Exception:
+            log.exception("job broke", job=job.name)
+
+    return guarded
+
+
+async def stop_with_parent(stop: asyncio.Event) -> None:
+    """Set `stop` when standard input ends: whoever started us with a pipe and died cannot tell us otherwise."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    with contextlib.suppress(OSError, ValueError):
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await reader.read()
+        stop.set()
