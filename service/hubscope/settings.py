@@ -10,7 +10,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -48,13 +48,14 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseSettings):
-    """All settings of one process. Immutable; read once at start.
+    """All settings of one process. Immutable; read once at start. A variable that is empty counts as not set.
 
     Raises:
         InvalidSetting: from `load`, naming the variable and the allowed values.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # By variable only: with populate_by_name, DATABASE_URL, HOST and PORT of the environment would be read, too.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     # Which database
     database_url: str | None = _setting(
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
         unit="URL",
         off="POSTGRES_HOST decides; with neither set, hubscope runs its own embedded PostgreSQL",
         test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+        repr=False,
     )
     postgres_host: str | None = _setting(
         "POSTGRES_HOST",
@@ -101,6 +103,7 @@ class Settings(BaseSettings):
         unit="text",
         off="no password is sent (.pgpass still works)",
         test="tests/unit/test_settings.py::test_which_database_follows_the_documented_order",
+        repr=False,
     )
     data_dir: Path = _setting(
         "HUBSCOPE_DATA_DIR",
@@ -134,10 +137,11 @@ class Settings(BaseSettings):
         unit="text",
         off="the grafana role stays as it is: at first it cannot log in",
         test="tests/integration/store/test_roles.py::test_the_grafana_role_logs_in_only_when_given_a_password",
+        repr=False,
     )
 
     # Connections
-    pool_max: Positive = _setting(
+    pool_max: int = _setting(
         "HUBSCOPE_POOL_MAX",
         20,
         "Connections of one service process to the store, writers and readers together.",
@@ -290,7 +294,7 @@ class Settings(BaseSettings):
     )
 
     # Worker
-    fold_interval_ms: Positive = _setting(
+    fold_interval_ms: int = _setting(
         "HUBSCOPE_FOLD_INTERVAL",
         1_000,
         "How often pending rollup deltas are folded into stored hours.",
@@ -334,9 +338,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
-        """The settings of this process; every mistake is one InvalidSetting that names the variable."""
+        """The settings of this process; every mistake is one InvalidSetting that names the variable.
+
+        Args:
+            overrides: values by field name, above every source.
+        """
         try:
-            return cls(**overrides)
+            return cls(**{str(describe(cls, name)["env"]): value for name, value in overrides.items()})
         except ValidationError as error:
             raise InvalidSetting(_in_plain_words(error)) from None
 
@@ -346,11 +354,21 @@ class Settings(BaseSettings):
         return [str(describe(cls, name)["env"]) for name in cls.model_fields]
 
     def model_post_init(self, _context: Any) -> None:
-        """Refuse an address that strangers could reach."""
+        """Refuse an address that strangers could reach, a URL that is none, and a pool without a reader."""
         if self.host not in ("127.0.0.1", "::1", "localhost"):
             raise InvalidSetting(
                 f"HUBSCOPE_HOST is {self.host!r}, but without authentication hubscope listens on loopback only"
                 " (allowed: 127.0.0.1, ::1, localhost)"
+            )
+        if self.database_url is not None and not _names_one_postgresql(self.database_url):
+            raise InvalidSetting(
+                "HUBSCOPE_DATABASE_URL is not the URL of one PostgreSQL"
+                " (postgresql://user:password@host:5432/database, special characters percent-encoded)"
+            )
+        if self.pool_max < self.writers + 2:
+            raise InvalidSetting(
+                f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check"
+                f" and a reader need at least {self.writers + 2} connections"
             )
 
     @property
@@ -371,7 +389,8 @@ class Settings(BaseSettings):
             return (
                 f"postgresql://{user}@/{database}?host={quote(self.postgres_host, safe='')}&port={self.postgres_port}"
             )
-        return f"postgresql://{user}@{self.postgres_host}:{self.postgres_port}/{database}"
+        host = f"[{self.postgres_host}]" if ":" in self.postgres_host else self.postgres_host
+        return f"postgresql://{user}@{host}:{self.postgres_port}/{database}"
 
 
 class _TomlSource(PydanticBaseSettingsSource):
@@ -388,13 +407,15 @@ class _TomlSource(PydanticBaseSettingsSource):
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidSetting(f"{CONFIG_FILE} is not valid TOML: {error}") from None
+        except OSError as error:
+            raise InvalidSetting(f"{CONFIG_FILE} cannot be read: {error.strerror}") from None
         known = {variable.removeprefix("HUBSCOPE_").lower(): variable for variable in Settings.variables()}
         unknown = sorted(key for key in table if key.lower() not in known)
         if unknown:
             raise InvalidSetting(
                 f"{CONFIG_FILE} names {unknown[0]!r}, which is no setting (see the settings reference)"
             )
-        return {known[key.lower()]: value for key, value in table.items()}
+        return {known[key.lower()]: value for key, value in table.items() if value != ""}
 
 
 def describe(settings: type[Settings], field: str) -> dict[str, Any]:
@@ -404,7 +425,17 @@ def describe(settings: type[Settings], field: str) -> dict[str, Any]:
     return dict(extra)
 
 
+def _names_one_postgresql(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("postgresql", "postgres") and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, several hosts, a bracket that is not closed
+        return False
+
+
 def _in_plain_words(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     variable = str(first["loc"][0]) if first["loc"] else "a setting"
-    return f"{variable} is {first.get('input')!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    shown = {str(field.validation_alias) for field in Settings.model_fields.values() if field.repr}
+    value = f" is {repr(first.get('input'))[:100]}" if variable in shown else ""
+    return f"{variable}{value}: {first['msg'][0].lower()}{first['msg'][1:]}"

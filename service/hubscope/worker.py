@@ -166,6 +166,7 @@ class Worker:
                 await self._end_child()
                 raise
             if not line:
+                await self._end_child()
                 raise JobFailed(f"{job}: the process that runs dbt and Great Expectations died; it is started anew")
             result = json.loads(line)
         if "error" in result:

@@ -25,7 +25,7 @@ from mcp_types import TextContent
 
 from hubscope.entrypoints.demo_places import Places, make_places
 from hubscope.entrypoints.demo_poster import EventPoster
-from hubscope.entrypoints.demo_servers import CLIENT, HUB, NO_ATTRS, DemoFailed, DemoServer, first_cause, shipped_specs
+from hubscope.entrypoints.demo_servers import CLIENT, HUB, DemoFailed, DemoServer, first_cause, shipped_specs
 from hubscope.entrypoints.demo_traffic import SEED, Step, a_step, judge, plan
 from hubscope.ids import uuid7
 from hubscope.model import CallStatus, ToolCall
@@ -190,7 +190,6 @@ class DemoHub:
                 transport="stdio",
                 request_bytes=len(json.dumps(step.arguments).encode()),
                 response_bytes=verdict.response_bytes,
-                attrs=NO_ATTRS,
             )
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from hubscope.entrypoints.demo import DemoHub, ask, demo_hub
 from hubscope.entrypoints.serve import Service, running, stop_on_signals
@@ -94,6 +94,8 @@ async def run(
 def _directory(settings: Settings, once: bool) -> Iterator[Settings]:
     """The demo's settings: embedded always; with --once a directory and a port of its own, unless they were chosen."""
     changes: dict[str, object] = {"database_url": None, "postgres_host": None}
+    if "log_level" not in settings.model_fields_set:
+        changes["log_level"] = "warning"  # the demo tells its own story; the worker only speaks up when something fails
     scratch: str | None = None
     if once and "data_dir" not in settings.model_fields_set:
         scratch = tempfile.mkdtemp(prefix="hubscope-demo-")
@@ -114,7 +116,6 @@ def _steps(err: Console) -> Iterator[tuple[Progress, Tell]]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=err,
         transient=True,
@@ -136,7 +137,8 @@ async def _traffic(service: Service, progress: Progress, tell: Tell) -> AsyncIte
     tell(f"the service listens on {service.url}; starting MCP servers")
 
     def called(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total, visible=done < total)
+        words = f"calling real MCP servers, {done} of {total}"
+        progress.update(task, description=words, completed=done, total=total, visible=done < total)
 
     try:
         async with demo_hub(service.url, workdir, tell, called) as hub:

@@ -27,7 +27,6 @@ import psutil
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation
-from msgspec import Raw
 
 from hubscope import __version__
 from hubscope.errors import HubscopeError
@@ -38,8 +37,6 @@ DECLARATION: Final = Path(__file__).with_name("demo_servers.json")
 START_TIMEOUT_SECONDS: Final = 30.0
 HUB: Final = "demo"
 CLIENT: Final = "hubscope-demo"
-NO_ATTRS: Final = Raw(b"{}")
-"""What `attrs` is when there is nothing to add: on the way out an empty Raw would be no JSON at all."""
 
 
 class DemoFailed(HubscopeError):
@@ -269,7 +266,6 @@ class DemoServer:
             outcome=outcome,
             state=state,
             transport="stdio",
-            attrs=NO_ATTRS,
             **fields,
         )
         self._report(event)

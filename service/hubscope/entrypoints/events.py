@@ -68,6 +68,8 @@ class EventsEndpoint:
             return
         except HubscopeError as error:
             status, answer, encoded = problem(error)
+            if isinstance(error, MethodNotAllowed):
+                answer.append((b"allow", b"POST"))
         except Exception:  # the last line: whatever it was, the client is told, and nothing of ours is shown
             log.exception("post failed")
             status, answer, encoded = problem(HubscopeError())
@@ -114,4 +116,6 @@ class EventsEndpoint:
             raise TooLarge(f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits)
         if not unzip.eof:
             raise InvalidRequest("the gzip body is cut off")
+        if unzip.unused_data:  # what is in there would be lost with a receipt that does not say so
+            raise InvalidRequest("the gzip body goes on after its end; send one gzip member")
         return decoded

@@ -19,13 +19,14 @@ import uvicorn
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase, ownership
 from hubscope.entrypoints.http import asgi
-from hubscope.errors import PortBusy, Unavailable
+from hubscope.errors import HubscopeError, PortBusy, Unavailable
 from hubscope.settings import Settings
 
 log = structlog.get_logger("hubscope.serve")
 
 WORKER_STOP_TIMEOUT_S = 15
 GRACE_S = 10
+DATABASE_CHECK_INTERVAL_S = 1
 
 Tell = Callable[[str], None]
 
@@ -73,6 +74,31 @@ def store(settings: Settings, tell: Tell, *, create: bool = True) -> Iterator[st
         yield database.dsn
     finally:
         database.detach()
+
+
+@asynccontextmanager
+async def kept(settings: Settings) -> AsyncIterator[None]:
+    """While the block runs, start the embedded database again whenever it dies. Needs `store` around it."""
+
+    async def keep(database: EmbeddedDatabase) -> None:
+        while True:
+            await asyncio.sleep(DATABASE_CHECK_INTERVAL_S)
+            try:
+                if await asyncio.to_thread(database.revive):
+                    log.warning("PostgreSQL had died and was started again", data_dir=str(database.data_dir))
+            except (HubscopeError, OSError) as error:
+                log.error("PostgreSQL has died and does not start", error=str(error))
+
+    if not settings.embedded:
+        yield
+        return
+    task = asyncio.create_task(keep(EmbeddedDatabase(settings.data_dir, user=settings.embedded_user)), name="database")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 @contextmanager
@@ -215,6 +241,7 @@ async def running(settings: Settings, command: str, tell: Tell, *, worker: bool 
         stack.callback(listener.close)
         tell_address = stack.enter_context(owned(settings, command))
         dsn = stack.enter_context(store(settings, tell))
+        await stack.enter_async_context(kept(settings))
         await migrate_store(settings, dsn, tell)
         url, app = await stack.enter_async_context(serving(settings, dsn, listener))
         tell_address(url)
@@ -241,7 +268,7 @@ async def serve(settings: Settings, tell: Tell) -> None:
     stop_on_signals(stop)
     listener = listen(settings)
     with contextlib.closing(listener), store(settings, tell) as dsn:
-        async with serving(settings, dsn, listener) as (url, _):
+        async with kept(settings), serving(settings, dsn, listener) as (url, _):
             tell(f"listening on {url}")
             await stop.wait()
             tell("stopping")

@@ -1,13 +1,15 @@
 """From the bytes of a post to typed events and rejections. No I/O; one bad event never costs its neighbours.
 
 The whole post is decoded in one pass; only when that fails is it taken apart event by event, to find out which and why.
+What the decoder lets pass and PostgreSQL cannot keep is found here, too: a row refused there costs a transaction.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args, get_origin, get_type_hints
@@ -17,11 +19,14 @@ import msgspec
 from msgspec import Raw
 
 from hubscope.errors import InvalidRequest, TooLarge, UnsupportedMediaType
-from hubscope.model import EVENT_TYPES, Event, Rejected, ServerEvent, ToolCall
+from hubscope.model import EVENT_TYPES, Event, Rejected, RejectionCode, ServerEvent, ToolCall
 
 JSON_TYPES: Final = ("application/json",)
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 NO_VALUE: Final = (b"", b"null")
+NAME_MAX_BYTES: Final = 600
+"""Longest name or label in UTF-8: four of them are one index key of the rollups, and PostgreSQL's limit is 2,704."""
+BOM: Final = b"\xef\xbb\xbf"
 
 
 class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,17 +34,27 @@ class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _WrappedRaw(msgspec.Struct, forbid_unknown_fields=True):
-    events: list[Raw]
+    events: Raw
 
 
 _EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-_ARRAY, _RAW_ARRAY = msgspec.json.Decoder(list[Event]), msgspec.json.Decoder(list[Raw])
+_ARRAY, _RAW_ARRAY = msgspec.json.Decoder(list[Event]), msgspec.json.Decoder(Raw)
 _WRAPPED, _RAW_WRAPPED = msgspec.json.Decoder(_Wrapped), msgspec.json.Decoder(_WrappedRaw)
 _ENCODER = msgspec.json.Encoder()
 _PROBE = msgspec.json.Decoder(dict[str, Raw])
 
+# What a decoder says of text that is no JSON, no UTF-8, or nested deeper than it goes.
+_MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_LONG_TEXTS: Final = ("error_message",)
+
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `([^`]+)`")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # after an even number of backslashes: an odd one is text
+_SPACE = r"[ \t\r\n]*"
+_OPENING = re.compile(rf'{_SPACE}(\{{{_SPACE}"events"{_SPACE}:{_SPACE})?\[{_SPACE}')
+_COMMA = re.compile(rf"{_SPACE},{_SPACE}")
+_CLOSING, _CLOSING_WRAPPED = re.compile(rf"{_SPACE}\]{_SPACE}"), re.compile(rf"{_SPACE}\]{_SPACE}\}}{_SPACE}")
+_LENIENT = json.JSONDecoder(strict=False, parse_int=len, parse_float=len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +95,29 @@ def read(body: bytes, content_type: str, *, tenant: str, window: Window, max_eve
         TooLarge: more than `max_events` events; nothing of it is taken.
     """
     media_type = content_type.partition(";")[0].strip().lower()
+    body = body.removeprefix(BOM)
+    found: Sequence[Event | bytes]
     if media_type in NDJSON_TYPES:
         found = _lines(body)
     elif media_type in JSON_TYPES:
-        found = _document(body)
+        found = _document(body, max_events)
     else:
         raise UnsupportedMediaType(
             f"Content-Type {media_type or '(none)'!r} is not accepted; allowed: {', '.join(JSON_TYPES + NDJSON_TYPES)}"
         )
     if len(found) > max_events:
-        raise TooLarge(f"{len(found)} events in one post, at most {max_events}", limit_events=max_events)
-    nul_possible = b"\\u0000" in body
+        raise TooLarge(f"more than {max_events} events in one post", limit_events=max_events)
+    plain = body.isascii() and b"\\u" not in body
     batch = Batch([], [])
-    for index, event in enumerate(found):
+    for index, sent in enumerate(found):
+        event = _one(index, sent) if isinstance(sent, bytes) else sent
         if not isinstance(event, Rejected):
-            problem = _problem(event, window, nul_possible)
+            problem = _problem(event, window, plain)
             if problem is None:
                 batch.items.append(Item(index, event.event_id or derived_id(tenant, event), event))
                 continue
-            code, detail = problem
-            event = Rejected(index, str(event.event_id) if event.event_id else None, code, detail)
-        batch.rejected.append(event if event.index == index else msgspec.structs.replace(event, index=index))
+            event = Rejected(index, str(event.event_id) if event.event_id else None, *problem)
+        batch.rejected.append(event)
     return batch
 
 
@@ -123,8 +140,9 @@ def extra(event: Event) -> Raw:
     return event.attrs if isinstance(event, ToolCall | ServerEvent) else event.payload
 
 
-def _document(body: bytes) -> list[Event | Rejected]:
-    start = body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
+def _document(body: bytes, max_events: int) -> Sequence[Event | bytes]:
+    """The events of a JSON document; their texts, where one of them cannot be decoded."""
+    start = body.lstrip(b" \t\r\n")[:1]
     if start not in (b"[", b"{"):
         raise InvalidRequest(
             'the body is empty; send a JSON array of events or {"events": [...]}'
@@ -133,47 +151,83 @@ def _document(body: bytes) -> list[Event | Rejected]:
         )
     wrapped = start == b"{"
     try:
-        return list(_WRAPPED.decode(body).events if wrapped else _ARRAY.decode(body))
-    except msgspec.DecodeError:
-        pass
+        return _WRAPPED.decode(body).events if wrapped else _ARRAY.decode(body)
+    except _MALFORMED:
+        texts = _split(body, max_events)
+    if texts is None:
+        raise InvalidRequest(_why(body, wrapped))
+    return texts
+
+
+def _split(body: bytes, max_events: int) -> list[bytes] | None:
+    """The texts of the events in an array, one more than allowed at most; None if they cannot be told apart.
+
+    The reader is a lenient one: NaN, half of a surrogate pair or a bare control character, which other languages'
+    encoders do write, make a whole array invalid, and one such event must not cost its neighbours.
+    """
+    text = body.decode("utf-8", "surrogateescape")
+    opening = _OPENING.match(text)
+    if opening is None:
+        return None
+    found: list[bytes] = []
+    comma: re.Match[str] | None = opening
+    while comma is not None and len(found) <= max_events:
+        try:
+            end = _LENIENT.raw_decode(text, comma.end())[1]
+        except (ValueError, RecursionError):
+            return None
+        found.append(text[comma.end() : end].encode("utf-8", "surrogateescape"))
+        comma = _COMMA.match(text, end)
+    closing = _CLOSING_WRAPPED if opening.group(1) else _CLOSING
+    return found if comma is not None or closing.fullmatch(text, end) else None
+
+
+def _why(body: bytes, wrapped: bool) -> str:
+    """Why a document cannot be read."""
+    reason = ""
     try:
-        raw = _RAW_WRAPPED.decode(body).events if wrapped else _RAW_ARRAY.decode(body)
+        (_RAW_WRAPPED if wrapped else _RAW_ARRAY).decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(
-            f'a JSON object must be {{"events": [...]}} and nothing else ({error}); for one event a line,'
-            f" send Content-Type {NDJSON_TYPES[0]}"
-        ) from None
+        reason = f" ({error})"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    return [_one(bytes(item)) for item in raw]
+        return f"the body is not valid JSON: {error}"
+    except RecursionError:
+        wrapped = False
+    if not wrapped:
+        return "the body is nested too deeply"
+    return (
+        f'a JSON object must be {{"events": [...]}} and nothing else{reason}; for one event a line, send Content-Type'
+        f" {NDJSON_TYPES[0]}"
+    )
 
 
-def _lines(body: bytes) -> list[Event | Rejected]:
+def _lines(body: bytes) -> list[bytes]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     if not lines:
         raise InvalidRequest("the body is empty; send one JSON event a line")
-    return [_one(line) for line in lines]
+    return lines
 
 
-def _one(text: bytes) -> Event | Rejected:
+def _one(index: int, text: bytes) -> Event | Rejected:
     try:
         return _EVENT.decode(text)
     except msgspec.ValidationError as error:
-        code, detail = _explain(str(error), text)
-        return Rejected(0, _sent_id(text), code, detail)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Rejected(0, None, "invalid_json", f"not valid JSON: {error}")
+        return Rejected(index, _sent_id(text), *_explain(str(error), text))
+    except RecursionError:
+        return Rejected(index, None, "invalid_json", "not valid JSON: nested too deeply")
+    except _MALFORMED as error:
+        return Rejected(index, None, "invalid_json", f"not valid JSON: {error}")
 
 
 def _sent_id(text: bytes) -> str | None:
     try:
         value = msgspec.json.decode(_PROBE.decode(text)["event_id"])
-    except (msgspec.DecodeError, KeyError, UnicodeDecodeError):
+    except (KeyError, *_MALFORMED):
         return None
     return value[:100] if isinstance(value, str) else None
 
 
-def _explain(message: str, text: bytes) -> tuple[str, str]:
+def _explain(message: str, text: bytes) -> tuple[RejectionCode, str]:
     """A code and one sentence that names the field and what is allowed, from the decoder's message."""
     match = _PATH.search(message)
     field = match.group(1) if match else ""
@@ -192,60 +246,65 @@ def _explain(message: str, text: bytes) -> tuple[str, str]:
         return "not_an_object", f"an event must be a JSON object: {reason}"
     reason = reason[0].lower() + reason[1:]
     allowed = _allowed(field, text)
-    code = "invalid_duration" if field in ("duration_ms", "latency_ms") else "invalid_field"
+    code: RejectionCode = "invalid_duration" if field in ("duration_ms", "latency_ms") else "invalid_field"
     return code, f"{field}: {reason}" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
 
 
 def _allowed(field: str, text: bytes) -> tuple[str, ...]:
     """The values of a field that is a choice."""
     try:
-        kind = EVENT_TYPES[msgspec.json.decode(_PROBE.decode(text)["type"])]
-        hint = get_type_hints(kind)[field]
-    except (msgspec.DecodeError, KeyError, TypeError):
+        return _CHOICES[msgspec.json.decode(_PROBE.decode(text)["type"])].get(field, ())
+    except (KeyError, TypeError, *_MALFORMED):
         return ()
-    return tuple(value or '""' for value in get_args(hint)) if get_origin(hint) is Literal else ()
 
 
-def _problem(event: Event, window: Window, nul_possible: bool) -> tuple[str, str] | None:
-    """What the decoder cannot see: the time window, free JSON that is no object, NUL (PostgreSQL cannot keep it)."""
+_CHOICES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    name: {
+        field: tuple(value or '""' for value in get_args(hint))
+        for field, hint in get_type_hints(kind).items()
+        if get_origin(hint) is Literal
+    }
+    for name, kind in EVENT_TYPES.items()
+}
+"""type -> field -> its values, for the fields that are a choice."""
+
+
+def _problem(event: Event, window: Window, plain: bool) -> tuple[RejectionCode, str] | None:
+    """What the decoder cannot see: the time window, free JSON that is no object, text that cannot be stored.
+
+    Args:
+        plain: the post has neither an escaped character nor one outside ASCII, so its texts need no look.
+    """
     if event.time < window.oldest:
         return "too_old", f"time: {event.time.isoformat()} is before {_short(window.oldest)}, the oldest time accepted"
     if event.time > window.newest:
         return "in_future", f"time: {event.time.isoformat()} is after {_short(window.newest)}, the newest time accepted"
-    free = bytes(extra(event))
+    free, field = bytes(extra(event)), "attrs" if isinstance(event, ToolCall | ServerEvent) else "payload"
     if free not in NO_VALUE and not free.startswith(b"{"):
-        field = "attrs" if isinstance(event, ToolCall | ServerEvent) else "payload"
         return "invalid_field", f"{field}: expected a JSON object"
-    if nul_possible:
-        for field, text in _texts(event):
-            if "\0" in text:
-                return "invalid_field", f"{field}: contains a NUL character, which cannot be stored"
-    return None
+    if plain:
+        return None
+    if _NUL.search(free):
+        return "invalid_field", f"{field}: contains a NUL character, which cannot be stored"
+    try:
+        free.decode()
+    except UnicodeDecodeError as error:
+        return "invalid_field", f"{field}: not valid UTF-8: {error}"
+    return _text_problem(event)
 
 
-def _texts(event: Event) -> Iterator[tuple[str, str]]:
+def _text_problem(event: Event) -> tuple[RejectionCode, str] | None:
+    """A NUL character, or a name that takes more bytes than an index of the rollups can hold."""
     for field in event.__struct_fields__:
         value = getattr(event, field)
-        if isinstance(value, str):
-            yield field, value
-    free = bytes(extra(event))
-    if free not in NO_VALUE:
-        field = "attrs" if isinstance(event, ToolCall | ServerEvent) else "payload"
-        yield from ((field, text) for text in _strings(msgspec.json.decode(free)))
-
-
-def _strings(value: object) -> Iterator[str]:
-    """Every string in decoded JSON, keys included; a list of things to do, since nesting may be deep."""
-    waiting = [value]
-    while waiting:
-        current = waiting.pop()
-        if isinstance(current, str):
-            yield current
-        elif isinstance(current, dict):
-            waiting.extend(current.keys())
-            waiting.extend(current.values())
-        elif isinstance(current, list):
-            waiting.extend(current)
+        if not isinstance(value, str):
+            continue
+        if "\0" in value:
+            return "invalid_field", f"{field}: contains a NUL character, which cannot be stored"
+        size = len(value) if value.isascii() else len(value.encode())
+        if size > NAME_MAX_BYTES and field not in _LONG_TEXTS:
+            return "invalid_field", f"{field}: takes {size} bytes of UTF-8, at most {NAME_MAX_BYTES}"
+    return None
 
 
 def _short(time: datetime) -> str:

@@ -136,4 +136,32 @@ def deltas(
     }
 
 
+def check_deltas(records: Iterable[Record]) -> dict[str, list[tuple[Any, ...]]]:
+    """What newly stored server events add to the hourly rollup of checks, by tenant.
+
+    Returns:
+        tenant -> values of rollup.server_checks_delta[].
+    """
+    checks: dict[str, dict[tuple[Any, ...], list[Any]]] = {}
+    for item in records:
+        event = item.event
+        if not isinstance(event, ServerEvent):
+            continue
+        time = event.time.astimezone(UTC)
+        hour = time.replace(minute=0, second=0, microsecond=0)
+        sums = checks.setdefault(item.key[0], {}).setdefault(
+            (hour, event.hub, event.server, event.source), [0] * 9 + [time]
+        )
+        sums[0] += 1
+        sums[_STATE_AT[event.state]] += 1
+        sums[9] = max(sums[9], time)
+        if event.latency_ms is not None:
+            us = round(event.latency_ms * 1000)
+            sums[6] += 1
+            sums[7] += us
+            sums[8] = max(sums[8], us)
+    return {tenant: [(*key, *sums) for key, sums in by_key.items()] for tenant, by_key in checks.items()}
+
+
+_STATE_AT: Final = {"up": 1, "degraded": 2, "down": 3, "maintenance": 4, "unknown": 5}
 _STATUS_AT: Final = {"ok": 1, "error": 2, "timeout": 3, "cancelled": 4, "denied": 5}

@@ -22,7 +22,7 @@ import structlog
 
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
 from hubscope.ids import uuid7
-from hubscope.ingest.rows import COLUMNS, Key, Record, deltas
+from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
 from hubscope.store import AWAY, Connection, away, db_errors, load
@@ -195,17 +195,22 @@ class _Session:
             self._connection = None
 
     async def store(self, records: Sequence[Record]) -> list[Outcome]:
-        """Commit records, taking apart what the database refuses until the refused ones stand alone."""
+        """Commit records in their share, taking apart what the database refuses until the refused ones stand alone."""
+        share = self._settings.commit_max_events
+        outcomes: list[Outcome] = []
         try:
-            async with asyncio.timeout(self._settings.commit_timeout_ms / 1000):
-                connection = await self._ready()
-                return await self._divide(connection, records)
+            for start in range(0, len(records), share):
+                async with asyncio.timeout(self._settings.commit_timeout_ms / 1000):
+                    connection = await self._ready()
+                    outcomes += await self._divide(connection, records[start : start + share])
+            return outcomes
         except TimeoutError:
             self._drop()
             raise CommitUnknown(
                 f"the commit took longer than {self._settings.commit_timeout_ms} ms; send the same events again"
             ) from None
-        except AWAY as error:
+        except (*AWAY, db_errors.InternalClientError) as error:
+            # The driver's internal error is what a connection gives that was cut while it was idle.
             self._drop()
             raise away(error) from error
         except BaseException:
@@ -230,6 +235,7 @@ class _Session:
             db_errors.DataError,
             db_errors.IntegrityConstraintViolationError,
             db_errors.ProgramLimitExceededError,
+            OverflowError,  # the driver's, of a value that it cannot encode
         ) as error:
             if len(records) == 1:
                 log.warning("event refused by the database", table=records[0].table, error=type(error).__name__)
@@ -252,10 +258,11 @@ class _Session:
                         )
                     await self._add_pending(connection, records)
                 return [Fate.ACCEPTED] * len(records)
-            except db_errors.UniqueViolationError:
+            except (db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
                 self._staged_commits_left = STAGED_COMMITS_AFTER_A_DUPLICATE
             except db_errors.CheckViolationError as error:
-                if "no partition" not in str(error):
+                # No partition for the row is the one such error without a constraint; its words may be translated.
+                if error.constraint_name is not None:
                     raise
                 await self._make_partitions(connection)
                 self._staged_commits_left = 1
@@ -267,15 +274,13 @@ class _Session:
         for attempt in range(1, DEADLOCK_TRIES + 1):
             try:
                 async with connection.transaction():
-                    new: set[Key] = set()
-                    for table, part in _by_table(records):
-                        new |= await self._insert_new(connection, table, part)
+                    new = {table: await self._insert_new(connection, table, part) for table, part in _by_table(records)}
                     outcomes: list[Outcome] = []
                     inserted = []
                     for record in records:
                         # A key is taken out when it is first met: the same event twice in one group is one event.
-                        if record.key in new:
-                            new.remove(record.key)
+                        if record.key in new[record.table]:
+                            new[record.table].remove(record.key)
                             inserted.append(record)
                             outcomes.append(Fate.ACCEPTED)
                         else:
@@ -289,6 +294,8 @@ class _Session:
 
     async def _insert_new(self, connection: Connection, table: str, part: Sequence[Record]) -> set[Key]:
         columns = ", ".join(COLUMNS[table])
+        # Of the same event twice the first is the one that is counted, so it must be the one that is kept.
+        first = {record.key: record for record in reversed(part)}
         await connection.execute(
             f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} (LIKE raw.{table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
         )
@@ -296,7 +303,7 @@ class _Session:
             f"stage_{table}",
             schema_name="pg_temp",
             columns=COLUMNS[table],
-            records=[record.columns for record in part],
+            records=[record.columns for record in first.values()],
         )
         # In key order, so that two writers with the same duplicates wait for each other rather than deadlock.
         rows = await connection.fetch(
@@ -306,10 +313,12 @@ class _Session:
         return {(row["tenant_id"], row["event_id"], row["time"]) for row in rows}
 
     async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        added = deltas(inserted, self._edges)
-        for tenant in sorted(added):
-            calls, latencies = added[tenant]
-            await connection.execute(QUERIES["add_pending"], tenant, uuid7(), calls, latencies)
+        calls, checks = deltas(inserted, self._edges), check_deltas(inserted)
+        for tenant in sorted(calls.keys() | checks.keys()):
+            by_tool, latencies = calls.get(tenant, ((), ()))
+            await connection.execute(
+                QUERIES["add_pending"], tenant, uuid7(), by_tool, latencies, checks.get(tenant, ())
+            )
 
     async def _make_partitions(self, connection: Connection) -> None:
         today = datetime.now(UTC).date()
@@ -327,6 +336,6 @@ def _by_table(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
     return sorted(found.items())
 
 
-def _plain(error: db_errors.PostgresError) -> str:
-    """The database's words without its CONTEXT, which would quote the row."""
+def _plain(error: Exception) -> str:
+    """The error's words without a database's CONTEXT, which would quote the row."""
     return f"the database refused the event: {str(error).splitlines()[0][:300]}"

@@ -6,20 +6,16 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import TypeAdapter
-
 from hubscope.insight.analytics import AnalyticsReport, Latency, Point, ServerUsage, ToolUsage, Usage
 
 NAME_MAX: Final = 60
 _UNSAFE: Final = re.compile(r"[^\w .:/@+\-]+")
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
-_ADAPTER: Final[TypeAdapter[AnalyticsReport]] = TypeAdapter(AnalyticsReport)
 
 
 def as_json(report: AnalyticsReport) -> dict[str, Any]:
     """The report as JSON values: what structuredContent, the REST twin and --json carry."""
-    value: dict[str, Any] = _ADAPTER.dump_python(report, mode="json")
-    return value
+    return report.model_dump(mode="json")
 
 
 def as_markdown(report: AnalyticsReport) -> str:

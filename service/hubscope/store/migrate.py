@@ -9,6 +9,7 @@ a file to that engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import time
@@ -21,7 +22,7 @@ import asyncpg
 
 import hubscope
 from hubscope.errors import MigrationFailed
-from hubscope.store.pool import Connection, retrying
+from hubscope.store.pool import AWAY, Connection, away, retrying
 from hubscope.store.roles import Roles, ensure, quote
 
 HERE: Final = Path(__file__).parent
@@ -34,6 +35,9 @@ LOCK_TRIES: Final = 8
 
 # What the documents of the product ask for, made only where the server has it and lets us.
 WISHED_EXTENSIONS: Final = ("btree_gin", "uuid-ossp")
+
+PARTITIONED_BY_DAY: Final[dict[Engine, str]] = {"postgres": "PARTITION BY RANGE (time)", "timescale": ""}
+"""What :partitioned_by_day stands for: a hypertable is made of a plain table, afterwards."""
 
 _FILE = re.compile(r"^(\d{3,4})_([a-z0-9_]+?)(?:\.(postgres|timescale))?\.sql$")
 
@@ -109,7 +113,8 @@ async def migrate(
     """Bring the database to this version's schema. Does nothing when it is there already.
 
     Args:
-        connection: a direct connection of the store's user (not through a transaction pooler).
+        connection: a direct connection of the store's user (not through a transaction pooler). Until it is closed no
+            other process migrates: what the caller adds to the schema (partitions, live marts) has no rival either.
         roles: the roles of this store, made if they are missing.
         engine: which variant of the files to run.
         grafana_password: lets the grafana role log in.
@@ -133,13 +138,14 @@ async def migrate(
         for script in migrations:
             if script.version not in done:
                 tell(f"migration {script.version:04} {script.name.replace('_', ' ')}")
-                await _apply(connection, roles, script)
+                await _apply(connection, roles, engine, script)
                 applied.append(script.name)
-        return Outcome(tuple(applied), await _replay(connection, roles, definitions, tell))
-    finally:
+        return Outcome(tuple(applied), await _replay(connection, roles, definitions, bool(applied), tell))
+    except BaseException:
         if not connection.is_closed():
             await connection.execute("RESET ROLE")
             await connection.fetchval("SELECT pg_advisory_unlock($1)", LOCK_KEY)
+        raise
 
 
 async def _lock(connection: Connection, tell: Callable[[str], None]) -> None:
@@ -167,8 +173,18 @@ async def _prepare(connection: Connection, roles: Roles) -> None:
             await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {quote(row['name'])} SCHEMA public")
         except asyncpg.PostgresError:
             continue  # nothing of ours needs them: a user who may not create extensions can still run hubscope
-    if not await connection.fetchval("SELECT has_database_privilege($1, current_database(), 'CREATE')", roles.owner):
-        await connection.execute(f"GRANT CREATE ON DATABASE {database} TO {quote(roles.owner)}")
+    may_create = "SELECT has_database_privilege($1, current_database(), 'CREATE')"
+    if not await connection.fetchval(may_create, roles.owner):
+        grant = f"GRANT CREATE ON DATABASE {database} TO {quote(roles.owner)}"
+        with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(grant)
+        # PostgreSQL only warns when there was nothing to give away.
+        if not await connection.fetchval(may_create, roles.owner):
+            user = await connection.fetchval("SELECT current_user")
+            raise MigrationFailed(
+                f"the database user {user!r} may not let the owner role make schemas: let the database's owner run"
+                f" `{grant}`"
+            )
     await connection.execute(f"SET ROLE {quote(roles.owner)}")
     if await connection.fetchval("SELECT to_regclass('ops.definitions') IS NULL"):
         async with connection.transaction():
@@ -197,14 +213,16 @@ def _refuse_surprises(migrations: list[Script], done: dict[int, asyncpg.Record])
         )
 
 
-async def _apply(connection: Connection, roles: Roles, script: Script) -> None:
+async def _apply(connection: Connection, roles: Roles, engine: Engine, script: Script) -> None:
     started = time.monotonic()
 
     async def attempt() -> None:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{STATEMENT_LOCK_TIMEOUT}'")
             await connection.execute(f"SET LOCAL ROLE {quote(roles.owner)}")
-            await connection.execute(roles.fill_in(script.text))
+            await connection.execute(
+                roles.fill_in(script.text.replace(":partitioned_by_day", PARTITIONED_BY_DAY[engine]))
+            )
             await connection.execute(
                 "INSERT INTO ops.migrations (version, name, checksum, duration_ms, hubscope_version)"
                 " VALUES ($1, $2, $3, $4, $5)",
@@ -219,7 +237,7 @@ async def _apply(connection: Connection, roles: Roles, script: Script) -> None:
 
 
 async def _replay(
-    connection: Connection, roles: Roles, definitions: list[Script], tell: Callable[[str], None]
+    connection: Connection, roles: Roles, definitions: list[Script], migrated: bool, tell: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Replace what changed. All or nothing: views, functions and grants fit together."""
     known = {
@@ -227,10 +245,10 @@ async def _replay(
     }
     filled = [Script(script.version, script.name, roles.fill_in(script.text)) for script in definitions]
     changed = [script for script in filled if known.get(script.name) != script.checksum]
-    if not changed:
+    # Grants name everything else: after any change, of the tables too, they are stated again.
+    replayed = [script for script in filled if script in changed or (script.name == "grants" and (changed or migrated))]
+    if not replayed:
         return ()
-    # Grants name everything else: after any change they are stated again.
-    replayed = [script for script in filled if script in changed or script.name == "grants"]
     tell(f"definitions: {', '.join(script.name.replace('_', ' ') for script in replayed)}")
 
     async def attempt() -> None:
@@ -256,7 +274,9 @@ async def _run(attempt: Callable[[], object], what: str) -> None:
             attempt, tries=LOCK_TRIES, pause_s=0.25, when=(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
         )
     except asyncpg.PostgresError as error:
-        raise MigrationFailed(f"{what}: {error}") from error
+        raise MigrationFailed(f"{what}: {' '.join(str(error).split())}") from error
+    except AWAY as error:
+        raise MigrationFailed(f"{what}: {away(error).detail}") from error
 
 
 def newest_version(folder: Path = HERE, engine: Engine = "postgres") -> int:

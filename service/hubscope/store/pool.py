@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from hubscope.errors import DatabaseAway
+from hubscope.errors import DatabaseAway, Unavailable
 from hubscope.settings import Settings
 
 Connection: TypeAlias = asyncpg.Connection
@@ -61,7 +61,7 @@ async def open_pool(
         size: most connections.
         name: application_name, as pg_stat_activity shows it.
         settings: timeouts.
-        statement_timeout_ms: longest run of one statement.
+        statement_timeout_ms: longest run of one statement; the server stops it, or, if the server says nothing, we do.
         read_only: every transaction is READ ONLY.
     """
     server_settings = {"role": role, "application_name": f"hubscope {name}", "search_path": "", "timezone": "UTC"}
@@ -69,14 +69,29 @@ async def open_pool(
         server_settings["statement_timeout"] = str(statement_timeout_ms)
     if read_only:
         server_settings["default_transaction_read_only"] = "on"
+    grace_ms = settings.pool_connection_timeout_ms
     return await asyncpg.create_pool(
         dsn,
+        connect=_connect,
         min_size=0,
         max_size=size,
         max_inactive_connection_lifetime=settings.pool_idle_timeout_ms / 1000,
         timeout=settings.pool_connection_timeout_ms / 1000,
+        command_timeout=None if statement_timeout_ms is None else (statement_timeout_ms + grace_ms) / 1000,
         server_settings=server_settings,
     )
+
+
+async def _connect(*arguments: Any, **options: Any) -> Connection:
+    try:
+        return await asyncpg.connect(*arguments, **options)
+    except (
+        asyncpg.InvalidParameterValueError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.UndefinedObjectError,
+    ) as error:
+        # Roles are taken on while connecting: before the first migration there are none.
+        raise DatabaseAway(f"the database refuses us: {error} (`hubscope migrate` makes roles and schema)") from error
 
 
 @asynccontextmanager
@@ -85,12 +100,15 @@ async def borrowed(pool: Pool, settings: Settings) -> AsyncIterator[Connection]:
 
     Raises:
         DatabaseAway: none within HUBSCOPE_POOL_CONNECTION_TIMEOUT, or it broke while in use.
+        Unavailable: a statement ran into HUBSCOPE_QUERY_TIMEOUT.
     """
     try:
         async with pool.acquire(timeout=settings.pool_connection_timeout_ms / 1000) as connection:
             yield connection
-    except asyncpg.QueryCanceledError:
-        raise
+    except asyncpg.QueryCanceledError as error:
+        raise Unavailable(
+            f"the answer took longer than {settings.query_timeout_ms} ms (HUBSCOPE_QUERY_TIMEOUT); ask for less"
+        ) from error
     except AWAY as error:
         raise away(error) from error
 
@@ -105,7 +123,7 @@ async def connect(dsn: str, *, role: str | None = None, name: str, timeout_s: fl
     if role is not None:
         server_settings["role"] = role
     try:
-        return await asyncpg.connect(dsn, timeout=timeout_s, server_settings=server_settings)
+        return await _connect(dsn, timeout=timeout_s, server_settings=server_settings)
     except AWAY as error:
         raise away(error) from error
 

@@ -75,6 +75,8 @@ async def ensure(connection: asyncpg.Connection, roles: Roles, grafana_password:
         MigrationFailed: the user may not create roles and they do not exist.
     """
     names = (roles.owner, roles.writer, roles.reader, roles.worker, roles.grafana)
+    # Since PostgreSQL 16 whoever made a role is a member of it, but may not act as it without another grant.
+    act = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
     existing = {
         row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY($1)", names)
     }
@@ -82,12 +84,12 @@ async def ensure(connection: asyncpg.Connection, roles: Roles, grafana_password:
         for name in names:
             if name not in existing:
                 await connection.execute(f"CREATE ROLE {quote(name)} NOLOGIN")
-        if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-            for name in names:
-                if not await connection.fetchval("SELECT pg_has_role(current_user, $1, 'MEMBER')", name):
-                    await connection.execute(f"GRANT {quote(name)} TO CURRENT_USER")
+        for name in names:
+            if not await connection.fetchval("SELECT pg_has_role(current_user, $1, $2)", name, act):
+                await connection.execute(f"GRANT {quote(name)} TO CURRENT_USER")
         # The owner makes the mart schemas for the worker and grants on what the worker builds in them.
-        await connection.execute(f"GRANT {quote(roles.worker)} TO {quote(roles.owner)}")
+        if not await connection.fetchval("SELECT pg_has_role($1, $2, $3)", roles.owner, roles.worker, act):
+            await connection.execute(f"GRANT {quote(roles.worker)} TO {quote(roles.owner)}")
         if grafana_password is not None:
             await connection.execute(
                 f"ALTER ROLE {quote(roles.grafana)} LOGIN PASSWORD {quote_literal(grafana_password)}"
@@ -95,6 +97,7 @@ async def ensure(connection: asyncpg.Connection, roles: Roles, grafana_password:
     except asyncpg.InsufficientPrivilegeError as error:
         user = await connection.fetchval("SELECT current_user")
         raise MigrationFailed(
-            f"the database user {user!r} may not create the roles {', '.join(names)} ({error}); let an administrator"
-            f" run `ALTER ROLE {quote(user)} CREATEROLE`, or create them and grant them to it"
+            f"the database user {user!r} may not create the roles {', '.join(names)} ({str(error).splitlines()[0]});"
+            f" let an administrator run `ALTER ROLE {quote(user)} CREATEROLE`, or create them, grant them to it, and"
+            f" `GRANT {quote(roles.worker)} TO {quote(roles.owner)}`"
         ) from None

@@ -1,4 +1,4 @@
--- rollup.*: at any instant a recount of raw. Stored hours plus pending deltas, read in one snapshot.
+-- rollup.*: at any instant a recount of raw. Stored hours and days plus pending deltas, read in one snapshot.
 
 CREATE OR REPLACE VIEW rollup.tool_calls_hourly AS
 SELECT
@@ -23,15 +23,15 @@ SELECT
     max(last_call_at) AS last_call_at
 FROM (
     SELECT
-        tenant_id, hour, hub, server, tool, transport, client,
-        calls, ok_calls, error_calls, timeout_calls, cancelled_calls, denied_calls,
-        timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes, last_call_at
+        tenant_id, hour, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+        cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes,
+        last_call_at
     FROM rollup.stored_tool_calls_hourly
     UNION ALL
     SELECT
-        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client,
-        d.calls, d.ok_calls, d.error_calls, d.timeout_calls, d.cancelled_calls, d.denied_calls,
-        d.timed_calls, d.duration_sum_us, d.duration_max_us, d.request_bytes, d.response_bytes, d.last_call_at
+        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls,
+        d.error_calls, d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls, d.duration_sum_us,
+        d.duration_max_us, d.request_bytes, d.response_bytes, d.last_call_at
     FROM rollup.pending, unnest(pending.tool_calls) AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, transport, client;
@@ -47,10 +47,101 @@ SELECT
     sum(calls)::bigint AS calls,
     max(max_us) AS max_us
 FROM (
-    SELECT tenant_id, hour, hub, server, tool, bucket, calls, max_us
+    SELECT
+        tenant_id, hour, hub, server, tool, bucket, calls, max_us
     FROM rollup.stored_tool_latency_hourly
     UNION ALL
-    SELECT pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
+    SELECT
+        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
     FROM rollup.pending, unnest(pending.tool_latency) AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, bucket;
+
+CREATE OR REPLACE VIEW rollup.server_checks_hourly AS
+SELECT
+    tenant_id,
+    hour,
+    hub,
+    server,
+    source,
+    sum(checks)::bigint AS checks,
+    sum(up_checks)::bigint AS up_checks,
+    sum(degraded_checks)::bigint AS degraded_checks,
+    sum(down_checks)::bigint AS down_checks,
+    sum(maintenance_checks)::bigint AS maintenance_checks,
+    sum(unknown_checks)::bigint AS unknown_checks,
+    sum(timed_checks)::bigint AS timed_checks,
+    sum(latency_sum_us)::bigint AS latency_sum_us,
+    max(latency_max_us) AS latency_max_us,
+    max(last_check_at) AS last_check_at
+FROM (
+    SELECT
+        tenant_id, hour, hub, server, source, checks, up_checks, degraded_checks, down_checks, maintenance_checks,
+        unknown_checks, timed_checks, latency_sum_us, latency_max_us, last_check_at
+    FROM rollup.stored_server_checks_hourly
+    UNION ALL
+    SELECT
+        pending.tenant_id, d.hour, d.hub, d.server, d.source, d.checks, d.up_checks, d.degraded_checks,
+        d.down_checks, d.maintenance_checks, d.unknown_checks, d.timed_checks, d.latency_sum_us, d.latency_max_us,
+        d.last_check_at
+    FROM rollup.pending, unnest(pending.server_checks) AS d
+) AS parts
+GROUP BY tenant_id, hour, hub, server, source;
+
+CREATE OR REPLACE VIEW rollup.tool_calls_daily AS
+SELECT
+    tenant_id,
+    day,
+    hub,
+    server,
+    tool,
+    transport,
+    client,
+    sum(calls)::bigint AS calls,
+    sum(ok_calls)::bigint AS ok_calls,
+    sum(error_calls)::bigint AS error_calls,
+    sum(timeout_calls)::bigint AS timeout_calls,
+    sum(cancelled_calls)::bigint AS cancelled_calls,
+    sum(denied_calls)::bigint AS denied_calls,
+    sum(timed_calls)::bigint AS timed_calls,
+    sum(duration_sum_us)::bigint AS duration_sum_us,
+    max(duration_max_us) AS duration_max_us,
+    sum(request_bytes)::bigint AS request_bytes,
+    sum(response_bytes)::bigint AS response_bytes,
+    max(last_call_at) AS last_call_at
+FROM (
+    SELECT
+        tenant_id, day, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+        cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes,
+        last_call_at
+    FROM rollup.stored_tool_calls_daily
+    UNION ALL
+    SELECT
+        pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.transport, d.client,
+        d.calls, d.ok_calls, d.error_calls, d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls,
+        d.duration_sum_us, d.duration_max_us, d.request_bytes, d.response_bytes, d.last_call_at
+    FROM rollup.pending, unnest(pending.tool_calls) AS d
+) AS parts
+GROUP BY tenant_id, day, hub, server, tool, transport, client;
+
+CREATE OR REPLACE VIEW rollup.tool_latency_daily AS
+SELECT
+    tenant_id,
+    day,
+    hub,
+    server,
+    tool,
+    bucket,
+    sum(calls)::bigint AS calls,
+    max(max_us) AS max_us
+FROM (
+    SELECT
+        tenant_id, day, hub, server, tool, bucket, calls, max_us
+    FROM rollup.stored_tool_latency_daily
+    UNION ALL
+    SELECT
+        pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,
+        d.max_us
+    FROM rollup.pending, unnest(pending.tool_latency) AS d
+) AS parts
+GROUP BY tenant_id, day, hub, server, tool, bucket;

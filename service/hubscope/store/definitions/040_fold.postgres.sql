@@ -1,5 +1,5 @@
--- Move pending deltas into the stored hours: one statement, so that what it deletes is exactly what it adds, and a
--- reader sees each delta either pending or stored. Returns how many pending rows were moved (at most max_batches);
+-- Move pending deltas into the stored hours and days: one statement, so that what it deletes is exactly what it adds,
+-- and a reader sees each delta either pending or stored. Returns how many pending rows were moved (at most max_batches);
 -- 0 also when another fold is at work. Rows are added in key order.
 
 CREATE OR REPLACE FUNCTION rollup.fold(max_batches integer DEFAULT 2000) RETURNS bigint
@@ -17,19 +17,19 @@ BEGIN
         WHERE (tenant_id, batch_id) IN (
             SELECT tenant_id, batch_id FROM rollup.pending ORDER BY tenant_id, batch_id LIMIT max_batches
         )
-        RETURNING tenant_id, tool_calls, tool_latency
+        RETURNING tenant_id, tool_calls, tool_latency, server_checks
     ),
-    added_calls AS (
+    hours AS (
         INSERT INTO rollup.stored_tool_calls_hourly AS stored (
-            tenant_id, hour, hub, server, tool, transport, client,
-            calls, ok_calls, error_calls, timeout_calls, cancelled_calls, denied_calls,
-            timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes, last_call_at
+            tenant_id, hour, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+            cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes,
+            response_bytes, last_call_at
         )
         SELECT
-            taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client,
-            sum(d.calls), sum(d.ok_calls), sum(d.error_calls), sum(d.timeout_calls), sum(d.cancelled_calls),
-            sum(d.denied_calls), sum(d.timed_calls), sum(d.duration_sum_us), max(d.duration_max_us),
-            sum(d.request_bytes), sum(d.response_bytes), max(d.last_call_at)
+            taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, sum(d.calls), sum(d.ok_calls),
+            sum(d.error_calls), sum(d.timeout_calls), sum(d.cancelled_calls), sum(d.denied_calls),
+            sum(d.timed_calls), sum(d.duration_sum_us), max(d.duration_max_us), sum(d.request_bytes),
+            sum(d.response_bytes), max(d.last_call_at)
         FROM taken, unnest(taken.tool_calls) AS d
         GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client
         ORDER BY taken.tenant_id, d.hour, d.server, d.tool, d.hub, d.transport, d.client
@@ -48,11 +48,12 @@ BEGIN
             last_call_at = greatest(stored.last_call_at, excluded.last_call_at)
         RETURNING tenant_id, hour
     ),
-    added_latency AS (
+    hours_latency AS (
         INSERT INTO rollup.stored_tool_latency_hourly AS stored (
             tenant_id, hour, hub, server, tool, bucket, calls, max_us
         )
-        SELECT taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, sum(d.calls), max(d.max_us)
+        SELECT
+            taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, sum(d.calls), max(d.max_us)
         FROM taken, unnest(taken.tool_latency) AS d
         GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket
         ORDER BY taken.tenant_id, d.hour, d.server, d.tool, d.hub, d.bucket
@@ -60,9 +61,75 @@ BEGIN
             calls = stored.calls + excluded.calls,
             max_us = greatest(stored.max_us, excluded.max_us)
     ),
+    hours_checks AS (
+        INSERT INTO rollup.stored_server_checks_hourly AS stored (
+            tenant_id, hour, hub, server, source, checks, up_checks, degraded_checks, down_checks,
+            maintenance_checks, unknown_checks, timed_checks, latency_sum_us, latency_max_us, last_check_at
+        )
+        SELECT
+            taken.tenant_id, d.hour, d.hub, d.server, d.source, sum(d.checks), sum(d.up_checks),
+            sum(d.degraded_checks), sum(d.down_checks), sum(d.maintenance_checks), sum(d.unknown_checks),
+            sum(d.timed_checks), sum(d.latency_sum_us), max(d.latency_max_us), max(d.last_check_at)
+        FROM taken, unnest(taken.server_checks) AS d
+        GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.source
+        ORDER BY taken.tenant_id, d.hour, d.server, d.source, d.hub
+        ON CONFLICT (tenant_id, hour, server, source, hub) DO UPDATE SET
+            checks = stored.checks + excluded.checks,
+            up_checks = stored.up_checks + excluded.up_checks,
+            degraded_checks = stored.degraded_checks + excluded.degraded_checks,
+            down_checks = stored.down_checks + excluded.down_checks,
+            maintenance_checks = stored.maintenance_checks + excluded.maintenance_checks,
+            unknown_checks = stored.unknown_checks + excluded.unknown_checks,
+            timed_checks = stored.timed_checks + excluded.timed_checks,
+            latency_sum_us = stored.latency_sum_us + excluded.latency_sum_us,
+            latency_max_us = greatest(stored.latency_max_us, excluded.latency_max_us),
+            last_check_at = greatest(stored.last_check_at, excluded.last_check_at)
+    ),
+    days AS (
+        INSERT INTO rollup.stored_tool_calls_daily AS stored (
+            tenant_id, day, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+            cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes,
+            response_bytes, last_call_at
+        )
+        SELECT
+            taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.transport, d.client,
+            sum(d.calls), sum(d.ok_calls), sum(d.error_calls), sum(d.timeout_calls), sum(d.cancelled_calls),
+            sum(d.denied_calls), sum(d.timed_calls), sum(d.duration_sum_us), max(d.duration_max_us),
+            sum(d.request_bytes), sum(d.response_bytes), max(d.last_call_at)
+        FROM taken, unnest(taken.tool_calls) AS d
+        GROUP BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.transport, d.client
+        ORDER BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.server, d.tool, d.hub, d.transport, d.client
+        ON CONFLICT (tenant_id, day, server, tool, hub, transport, client) DO UPDATE SET
+            calls = stored.calls + excluded.calls,
+            ok_calls = stored.ok_calls + excluded.ok_calls,
+            error_calls = stored.error_calls + excluded.error_calls,
+            timeout_calls = stored.timeout_calls + excluded.timeout_calls,
+            cancelled_calls = stored.cancelled_calls + excluded.cancelled_calls,
+            denied_calls = stored.denied_calls + excluded.denied_calls,
+            timed_calls = stored.timed_calls + excluded.timed_calls,
+            duration_sum_us = stored.duration_sum_us + excluded.duration_sum_us,
+            duration_max_us = greatest(stored.duration_max_us, excluded.duration_max_us),
+            request_bytes = stored.request_bytes + excluded.request_bytes,
+            response_bytes = stored.response_bytes + excluded.response_bytes,
+            last_call_at = greatest(stored.last_call_at, excluded.last_call_at)
+    ),
+    days_latency AS (
+        INSERT INTO rollup.stored_tool_latency_daily AS stored (
+            tenant_id, day, hub, server, tool, bucket, calls, max_us
+        )
+        SELECT
+            taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.bucket, sum(d.calls),
+            max(d.max_us)
+        FROM taken, unnest(taken.tool_latency) AS d
+        GROUP BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.bucket
+        ORDER BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.server, d.tool, d.hub, d.bucket
+        ON CONFLICT (tenant_id, day, server, tool, hub, bucket) DO UPDATE SET
+            calls = stored.calls + excluded.calls,
+            max_us = greatest(stored.max_us, excluded.max_us)
+    ),
     noted AS (
         INSERT INTO ops.touched_hours (tenant_id, hour)
-        SELECT DISTINCT tenant_id, hour FROM added_calls
+        SELECT DISTINCT tenant_id, hour FROM hours
         ON CONFLICT DO NOTHING
     )
     SELECT count(*) INTO moved FROM taken;

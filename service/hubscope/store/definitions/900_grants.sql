@@ -14,7 +14,10 @@ GRANT EXECUTE ON FUNCTION ops.ensure_partitions(date, date) TO :writer, :worker;
 GRANT SELECT ON ALL TABLES IN SCHEMA raw, rollup, hub, ops TO :worker;
 ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO :worker;
 GRANT DELETE ON rollup.pending TO :worker;
-GRANT INSERT, UPDATE ON rollup.stored_tool_calls_hourly, rollup.stored_tool_latency_hourly TO :worker;
+GRANT INSERT, UPDATE ON
+    rollup.stored_tool_calls_hourly, rollup.stored_tool_latency_hourly, rollup.stored_server_checks_hourly,
+    rollup.stored_tool_calls_daily, rollup.stored_tool_latency_daily
+    TO :worker;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
 GRANT EXECUTE ON FUNCTION rollup.fold(integer) TO :worker;
 

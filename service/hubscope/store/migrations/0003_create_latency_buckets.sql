@@ -2,10 +2,10 @@
 -- (gamma - 1) / (gamma + 1) = 4.4 %. Bucket 0 is everything up to 0.1 ms; bucket k ends at 0.1 * gamma^k ms, its end
 -- included; bucket 181 is everything above 0.1 * gamma^180 ms (about 10 minutes).
 --
--- The ends are written out rather than computed from logarithms: a comparison gives the same answer on every machine,
+-- These two never change: stored buckets mean what they meant. The ends are written out rather than computed from logarithms: a comparison gives the same answer on every machine,
 -- and the writer, which counts into the same buckets, reads these very numbers at start.
 
-CREATE OR REPLACE FUNCTION rollup.latency_edges() RETURNS double precision[]
+CREATE FUNCTION rollup.latency_edges() RETURNS double precision[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY[
         0.1, 0.10905077326652578, 0.11892071150027211, 0.12968395546510098, 0.14142135623730953, 0.15422108254079409,
@@ -44,7 +44,7 @@ RETURN ARRAY[
 
 -- Null gives null. width_bucket counts the ends at or below its operand; counting the negated ends at or below -ms
 -- counts the ends at or above ms, which is what an included end needs.
-CREATE OR REPLACE FUNCTION rollup.latency_bucket(ms double precision) RETURNS smallint
+CREATE FUNCTION rollup.latency_bucket(ms double precision) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (181 - width_bucket(-ms, ARRAY[
         -593164.1601515723, -543933.9331430949, -498789.6159284373, -457392.09451488213, -419430.4,
@@ -82,33 +82,3 @@ RETURN (181 - width_bucket(-ms, ARRAY[
         -0.18340080864093425, -0.16817928305074292, -0.15422108254079409, -0.14142135623730953, -0.12968395546510098,
         -0.11892071150027211, -0.10905077326652578, -0.1
 ]::double precision[]))::smallint;
-
--- What a bucket stands for, in ms: the value with the same relative distance to both ends. Bucket 0 stands for its end
--- (shown as "<= 0.1 ms"), the top bucket for null (shown as the maximum).
-CREATE OR REPLACE FUNCTION rollup.latency_value(bucket smallint) RETURNS double precision
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN CASE
-    WHEN bucket <= 0 THEN 0.1
-    WHEN bucket >= 181 THEN NULL
-    ELSE 0.1 * power(2::double precision, bucket / 8.0) * 2 / (1 + power(2::double precision, 0.125))
-END;
-
--- The q-quantile in ms of any sum of buckets; rank is ceil(q * n), as in percentile_disc. Null without calls.
--- Never more than max_ms, the largest duration among them.
-CREATE OR REPLACE FUNCTION rollup.latency_percentile(
-    buckets smallint[], calls numeric[], q double precision, max_ms double precision
-) RETURNS double precision
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT least(rollup.latency_value(ranked.bucket), max_ms)
-    FROM (
-        SELECT
-            pair.bucket,
-            sum(pair.n) OVER (ORDER BY pair.bucket) AS reached,
-            sum(pair.n) OVER () AS total
-        FROM unnest(buckets, calls) AS pair (bucket, n)
-    ) AS ranked
-    WHERE ranked.total > 0 AND ranked.reached >= ceil(q * ranked.total::double precision)
-    ORDER BY ranked.bucket
-    LIMIT 1;
-END;

@@ -1,4 +1,5 @@
--- What was reported, as it was reported. Partitioned by day (UTC); ops.ensure_partitions makes the days.
+-- What was reported, as it was reported. Partitioned by day (UTC): range partitions made by ops.ensure_partitions, or the
+-- chunks of a hypertable.
 -- Identity of an event is (tenant_id, event_id, time): a retry sends the same three.
 
 CREATE TABLE raw.tool_calls (
@@ -28,7 +29,7 @@ CREATE TABLE raw.tool_calls (
     counted boolean NOT NULL DEFAULT true,
     attrs jsonb,
     PRIMARY KEY (tenant_id, event_id, time)
-) PARTITION BY RANGE (time);
+) :partitioned_by_day;
 CREATE INDEX tool_calls_by_time ON raw.tool_calls (tenant_id, time);
 
 CREATE TABLE raw.server_events (
@@ -51,7 +52,7 @@ CREATE TABLE raw.server_events (
     error_message text,
     attrs jsonb,
     PRIMARY KEY (tenant_id, event_id, time)
-) PARTITION BY RANGE (time);
+) :partitioned_by_day;
 CREATE INDEX server_events_by_server ON raw.server_events (tenant_id, server, time DESC);
 
 CREATE TABLE raw.hub_events (
@@ -64,5 +65,5 @@ CREATE TABLE raw.hub_events (
     name text NOT NULL,
     payload jsonb,
     PRIMARY KEY (tenant_id, event_id, time)
-) PARTITION BY RANGE (time);
+) :partitioned_by_day;
 CREATE INDEX hub_events_by_name ON raw.hub_events (tenant_id, type, name, time DESC);
