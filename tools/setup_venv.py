@@ -5,6 +5,7 @@ are the ones that the last successful run installed.
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -22,10 +23,13 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 
 
 def fingerprint() -> str:
-    """What the environment is made of: interpreter, lock file, project file and the place it stands in."""
-    digest = hashlib.sha256(f"{sys.version_info[:3]} {ROOT}".encode())
-    for path in (LOCK, ROOT / "pyproject.toml", Path(__file__)):
-        digest.update(path.read_bytes())
+    """What the environment is made of: interpreter, lock file, what the project declares, and where it stands."""
+    import tomllib  # not at the top: an older Python must still get as far as being told that it is too old
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = json.dumps([project["build-system"], project["project"]], sort_keys=True)
+    digest = hashlib.sha256(f"{sys.version_info[:3]} {ROOT} {declared}".encode())
+    digest.update(LOCK.read_bytes())
     return digest.hexdigest()
 
 

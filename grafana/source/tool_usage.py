@@ -139,9 +139,9 @@ def freshness() -> stat.Panel:
         )
         .title("Freshness")
         .description(
-            "Unit: seconds since the newest event and since the last dbt build (what is a view is current, what is a"
-            " table is this old), and batches that wait to be folded into stored hours. All tenants."
-            " Source: analytics.mart_status, one row."
+            "Unit: seconds since the tenant's newest event and since the last dbt build (a view is current, a table is"
+            " this old), and batches of all tenants that wait to be folded into stored hours."
+            " Sources: analytics.mart_status, one row. The newest event is the last_seen_at of analytics.dim_servers."
         )
         .no_value("never")
         .span(8)

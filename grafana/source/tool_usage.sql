@@ -42,7 +42,9 @@ WHERE tenant_id = ${tenant:sqlstring}
 
 -- name: freshness
 SELECT
-  date_part('epoch', now() - last_event_at) AS "Newest event",
+  date_part('epoch', now() - (
+    SELECT max(last_seen_at) FROM analytics.dim_servers WHERE tenant_id = ${tenant:sqlstring}
+  )) AS "Newest event",
   date_part('epoch', now() - last_build_at) AS "Marts built",
   CASE WHEN last_build_at IS NULL THEN 'never' WHEN last_build_ok THEN 'ok' ELSE 'failed' END AS "Build",
   pending_batches AS "Pending batches"

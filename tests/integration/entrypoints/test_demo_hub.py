@@ -37,7 +37,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 async def serving(app: App, *, lifespan: str = "off") -> AsyncIterator[str]:
     """The application on a free port of this machine: its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_level="error", lifespan=lifespan, timeout_graceful_shutdown=2)  # type: ignore[arg-type]
+        config = uvicorn.Config(app, log_config=None, lifespan=lifespan, timeout_graceful_shutdown=2)  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -330,7 +330,6 @@ def _server_event() -> ServerEvent:
         source="connection",
         outcome="connected",
         state="up",
-        attrs=demo_servers.NO_ATTRS,
     )
 
 

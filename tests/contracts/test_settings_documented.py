@@ -1,0 +1,58 @@
+"""Every setting says what it is, names the test that proves it, and stands on the settings page."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hubscope.settings import Settings, describe
+from tools.settings_page import PATH, page
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {str(describe(Settings, name)["env"]): name for name in Settings.model_fields}
+
+
+@cache
+def functions_of(path: Path) -> frozenset[str]:
+    """Names of the test functions of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    )
+
+
+@pytest.mark.parametrize("variable", FIELDS)
+def test_a_setting_names_a_test_that_exists(variable: str) -> None:
+    path, _, function = describe(Settings, FIELDS[variable])["test"].partition("::")
+    assert (ROOT / path).is_file(), f"{variable}: there is no {path}"
+    assert function in functions_of(ROOT / path), f"{variable}: {path} has no {function}"
+
+
+@pytest.mark.parametrize("variable", FIELDS)
+def test_a_setting_says_its_unit_its_meaning_and_what_off_means(variable: str) -> None:
+    field, about = Settings.model_fields[FIELDS[variable]], describe(Settings, FIELDS[variable])
+    assert about["unit"]
+    assert field.description
+    assert field.description[0].isupper()
+    assert field.description.endswith((".", ")"))
+    # What can be off or unset says what happens then.
+    can_be_off = field.annotation is bool or (field.default is None and field.default_factory is None)
+    assert (about["off"] != "-") == can_be_off
+
+
+@pytest.mark.parametrize("variable", FIELDS)
+def test_a_name_says_whose_setting_it_is(variable: str) -> None:
+    """Own settings are HUBSCOPE_<NAME>; names that the specifications give are kept."""
+    of_the_specifications = {"HEALTH_PORT", "LOG_LEVEL", "ENABLE_ENHANCED_ANALYTICS"}
+    assert variable.startswith(("HUBSCOPE_", "POSTGRES_")) or variable in of_the_specifications
+
+
+def test_the_settings_page_is_what_the_settings_say() -> None:
+    text = PATH.read_text(encoding="utf-8")
+    assert [variable for variable in FIELDS if f"| `{variable}` |" not in text] == []
+    assert text == page(), "run `make docs`"

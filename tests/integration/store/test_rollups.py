@@ -1,0 +1,456 @@
+"""The one promise of the rollups: at any instant they equal a recount of raw. And what a latency bucket is."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import random
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from hubscope.access import LOCAL, Principal
+from hubscope.ingest import Ingest, writer
+from hubscope.instruments import Instruments
+from hubscope.model import CALL_STATUSES, Receipt
+from hubscope.settings import Settings
+from hubscope.store import Connection, connect
+from tests.conftest import ROLES
+from tests.events import tool_call
+
+pytestmark = [pytest.mark.store, pytest.mark.realtime]
+
+T = TypeVar("T")
+EDGES: Final = [0.1 * 2 ** (step / 8) for step in range(181)]
+LARGEST_ERROR: Final = (2 ** (1 / 8) - 1) / (2 ** (1 / 8) + 1)
+MIDNIGHT: Final = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+RECOUNT: Final = """
+WITH recounted AS (
+    SELECT
+        tenant_id, date_trunc('hour', time, 'UTC') AS hour, hub, server, tool, transport, client,
+        count(*) AS calls,
+        count(*) FILTER (WHERE status = 'ok') AS ok_calls,
+        count(*) FILTER (WHERE status = 'error') AS error_calls,
+        count(*) FILTER (WHERE status = 'timeout') AS timeout_calls,
+        count(*) FILTER (WHERE status = 'cancelled') AS cancelled_calls,
+        count(*) FILTER (WHERE status = 'denied') AS denied_calls,
+        count(duration_ms) AS timed_calls,
+        coalesce(sum(round(duration_ms * 1000)::bigint), 0)::bigint AS duration_sum_us,
+        coalesce(max(round(duration_ms * 1000)::bigint), 0) AS duration_max_us,
+        coalesce(sum(request_bytes), 0)::bigint AS request_bytes,
+        coalesce(sum(response_bytes), 0)::bigint AS response_bytes,
+        max(time) AS last_call_at
+    FROM raw.tool_calls
+    WHERE tenant_id = ANY($1)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7
+),
+recounted_latency AS (
+    SELECT
+        tenant_id, date_trunc('hour', time, 'UTC') AS hour, hub, server, tool,
+        rollup.latency_bucket(duration_ms) AS bucket,
+        count(*) AS calls,
+        max(round(duration_ms * 1000)::bigint) AS max_us
+    FROM raw.tool_calls
+    WHERE tenant_id = ANY($1) AND duration_ms IS NOT NULL
+    GROUP BY 1, 2, 3, 4, 5, 6
+),
+calls AS (SELECT * FROM rollup.tool_calls_hourly WHERE tenant_id = ANY($1)),
+latency AS (SELECT * FROM rollup.tool_latency_hourly WHERE tenant_id = ANY($1))
+SELECT 'only in the rollup' AS side, to_jsonb(row) FROM (SELECT * FROM calls EXCEPT ALL SELECT * FROM recounted) AS row
+UNION ALL
+SELECT 'only in raw', to_jsonb(row) FROM (SELECT * FROM recounted EXCEPT ALL SELECT * FROM calls) AS row
+UNION ALL
+SELECT 'latency only in the rollup', to_jsonb(row)
+FROM (SELECT * FROM latency EXCEPT ALL SELECT * FROM recounted_latency) AS row
+UNION ALL
+SELECT 'latency only in raw', to_jsonb(row)
+FROM (SELECT * FROM recounted_latency EXCEPT ALL SELECT * FROM latency) AS row
+"""
+"""What a recount says and the rollups do not, or the other way round; in one statement, so of one instant."""
+
+
+class Store:
+    """Writers, folders and a checker over one database."""
+
+    def __init__(self, ingest: Ingest, folders: Sequence[Connection], checker: Connection) -> None:
+        self._ingest = ingest
+        self._folders = itertools.cycle([(folder, asyncio.Lock()) for folder in folders])
+        self._checker, self._checking = checker, asyncio.Lock()
+
+    async def post(self, tenant: str, *events: dict[str, Any]) -> Receipt:
+        principal = Principal(tenant=tenant, scopes=LOCAL.scopes)
+        return await self._ingest.post(principal, json.dumps(events).encode(), "application/json")
+
+    async def fold(self, max_batches: int | None = 2_000) -> int:
+        folder, free = next(self._folders)
+        async with free:
+            moved: int = await folder.fetchval("SELECT rollup.fold($1)", max_batches)
+        return moved
+
+    async def check(self, *tenants: str) -> None:
+        """Fail unless the rollups equal a recount now."""
+        async with self._checking:
+            wrong = await self._checker.fetch(RECOUNT, tenants)
+        assert [tuple(row) for row in wrong] == []
+
+    async def fetch(self, query: str, *args: object) -> list[tuple[Any, ...]]:
+        async with self._checking:
+            return [tuple(row) for row in await self._checker.fetch(query, *args)]
+
+
+@pytest.fixture
+async def store(database: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+    # Back to COPY soon, so that both ways into raw take turns.
+    monkeypatch.setattr(writer, "STAGED_COMMITS_AFTER_A_DUPLICATE", 2)
+
+    async def open_writer() -> Connection:
+        return await connect(database, role=ROLES.writer, name="writer")
+
+    ingest = Ingest(open_writer, settings.model_copy(update={"writers": 3, "commit_max_events": 6}), Instruments())
+    await ingest.start()
+    workers = [await connect(database, role=ROLES.worker, name="tests") for _ in range(3)]
+    yield Store(ingest, workers[:2], workers[2])
+    await ingest.close()
+    for worker in workers:
+        await worker.close()
+
+
+async def holds(prove: Callable[[], None]) -> None:
+    """Run a property test beside the event loop that its examples run on (see `on`)."""
+    await asyncio.to_thread(prove)
+
+
+def on(loop: asyncio.AbstractEventLoop, example: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(example, loop).result(60)
+
+
+# The promise
+
+PLACES = st.fixed_dictionaries(
+    {
+        "server": st.sampled_from(["files", "web"]),
+        "tool": st.sampled_from(["read", "write"]),
+        "hub": st.sampled_from(["", "north"]),
+        "client": st.sampled_from(["", "desk"]),
+        "transport": st.sampled_from(["", "stdio", "http"]),
+    }
+)
+TIMES = st.builds(
+    lambda days, hours, after, zone: (MIDNIGHT - timedelta(days=days, hours=hours) + after).astimezone(zone),
+    st.sampled_from([0, 0, 1, 5]),
+    st.integers(0, 2),
+    st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(microseconds=1), timedelta(minutes=-30)]),
+    st.sampled_from([UTC, UTC, timezone(timedelta(hours=5, minutes=45))]),
+)
+DURATIONS = st.one_of(
+    st.none(),
+    st.sampled_from([0, 0.1, 12.8, EDGES[77], EDGES[-1], 1e9, 0.0005, 2.0005]),
+    st.floats(0, 1e6),
+)
+CALLS = st.builds(
+    lambda number, time, status, duration, sizes, place: tool_call(
+        event_id=str(UUID(int=number)),
+        time=time.isoformat(),
+        status=status,
+        duration_ms=duration,
+        request_bytes=sizes[0],
+        response_bytes=sizes[1],
+        **place,
+    ),
+    st.integers(1, 12),  # few ids and few times: duplicates are common, and so is another content under the same id
+    TIMES,
+    st.sampled_from(CALL_STATUSES),
+    DURATIONS,
+    st.tuples(st.none() | st.integers(0, 2**40), st.none() | st.integers(0, 2**40)),
+    PLACES,
+)
+
+
+@dataclass(frozen=True)
+class Post:
+    tenant: int
+    events: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    max_batches: int
+
+
+POSTS = st.builds(Post, st.integers(0, 1), st.lists(CALLS, min_size=1, max_size=15))
+FOLDS = st.builds(Fold, st.sampled_from([1, 2, 2_000]))
+STEPS = st.lists(
+    st.lists(POSTS | FOLDS, min_size=1, max_size=1) | st.lists(POSTS | FOLDS, min_size=2, max_size=5),
+    min_size=1,
+    max_size=8,
+)
+"""What happens one after the other; in each step one thing, or several at once."""
+
+
+async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store) -> None:
+    loop = asyncio.get_running_loop()
+    numbers = itertools.count()
+
+    async def play(steps: list[list[Post | Fold]]) -> None:
+        number = next(numbers)
+        tenants = [f"north {number}", f"south {number}"]
+        accepted = sent = 0
+        for step in steps:
+            posts = [store.post(tenants[one.tenant], *one.events) for one in step if isinstance(one, Post)]
+            folds = [store.fold(one.max_batches) for one in step if isinstance(one, Fold)]
+            looks = [store.check(*tenants)] if len(step) > 1 else []
+            receipts, _, _ = await asyncio.gather(
+                asyncio.gather(*posts), asyncio.gather(*folds), asyncio.gather(*looks)
+            )
+            assert all(receipt.rejected == [] for receipt in receipts)
+            accepted += sum(receipt.accepted for receipt in receipts)
+            sent += sum(receipt.accepted + receipt.duplicates for receipt in receipts)
+            await store.check(*tenants)
+        assert sent == sum(len(one.events) for step in steps for one in step if isinstance(one, Post))
+        [(kept,)] = await store.fetch("SELECT count(*) FROM raw.tool_calls WHERE tenant_id = ANY($1)", tenants)
+        assert kept == accepted
+        while await store.fold():
+            pass
+        await store.check(*tenants)
+        assert await store.fetch("SELECT 1 FROM rollup.pending WHERE tenant_id = ANY($1)", tenants) == []
+
+    @examples(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(STEPS)
+    def prove(steps: list[list[Post | Fold]]) -> None:
+        on(loop, play(steps))
+
+    await holds(prove)
+
+
+async def test_two_folders_and_many_writers_at_once_lose_nothing(store: Store) -> None:
+    dice = random.Random(4)
+    known = [
+        tool_call(
+            server=f"server {dice.randrange(3)}",
+            time=(MIDNIGHT - timedelta(minutes=dice.randrange(180))).isoformat(),
+            duration_ms=dice.lognormvariate(3, 2),
+        )
+        for _ in range(200)
+    ]
+    writing = asyncio.Event()
+
+    async def write() -> int:
+        receipts = [await store.post("default", *dice.sample(known, 10)) for _ in range(25)]
+        return sum(receipt.accepted for receipt in receipts)
+
+    async def keep(what: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
+        done = []
+        while not writing.is_set():
+            done.append(await what())
+        return done
+
+    others = [asyncio.create_task(keep(what)) for what in (store.fold, store.fold, lambda: store.check("default"))]
+    accepted = sum(await asyncio.gather(*(write() for _ in range(4))))
+    writing.set()
+    first, second, checks = await asyncio.gather(*others)
+    [(kept,)] = await store.fetch("SELECT count(*) FROM raw.tool_calls")
+    assert 150 < accepted == kept <= len(known)
+    assert checks
+    assert sum(first) + sum(second) > 0
+    await store.fold()
+    assert await store.fetch("SELECT 1 FROM rollup.pending") == []
+    await store.check("default")
+    assert await store.fetch("SELECT sum(calls) FROM rollup.stored_tool_calls_hourly") == [(accepted,)]
+
+
+# The fold
+
+
+@asynccontextmanager
+async def folding(store: Store) -> AsyncIterator[int]:
+    """A fold that has done its work and is not committed yet; how many batches it moved."""
+    folder, free = next(store._folders)
+    async with free, folder.transaction():
+        yield await folder.fetchval("SELECT rollup.fold()")
+
+
+async def test_a_fold_moves_no_more_batches_than_it_is_asked_to(store: Store) -> None:
+    for _ in range(3):
+        await store.post("default", tool_call())
+    assert [await store.fold(2), await store.fold(2), await store.fold(2)] == [2, 1, 0]
+    await store.check("default")
+
+
+async def test_a_fold_beside_another_one_does_nothing_and_readers_see_each_call_once(store: Store) -> None:
+    await store.post("default", tool_call(), tool_call())
+    async with folding(store) as moved:
+        assert moved == 1
+        assert await store.fold() == 0
+        await store.check("default")
+        await store.post("default", tool_call())
+        await store.check("default")
+    await store.check("default")
+    assert await store.fold() == 1
+    await store.check("default")
+
+
+async def test_a_fold_that_is_rolled_back_loses_nothing(store: Store) -> None:
+    await store.post("default", tool_call())
+
+    async def fail() -> None:
+        async with folding(store):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await fail()
+    await store.check("default")
+    assert await store.fetch("SELECT 1 FROM rollup.stored_tool_calls_hourly") == []
+    assert await store.fetch("SELECT 1 FROM ops.touched_hours") == []
+    assert await store.fold() == 1
+    await store.check("default")
+
+
+async def test_the_hours_that_a_fold_touched_are_noted_each_time(store: Store) -> None:
+    def at(hours: int) -> dict[str, Any]:
+        return tool_call(time=(MIDNIGHT - timedelta(hours=hours)).isoformat())
+
+    noted = "SELECT tenant_id, (extract(epoch FROM $1 - hour) / 3600)::int FROM ops.touched_hours ORDER BY 1, 2"
+    await store.post("a", at(0), at(0), at(5))
+    await store.post("b", at(5))
+    assert await store.fetch(noted, MIDNIGHT) == []
+    async with folding(store):
+        pass
+    assert await store.fetch(noted, MIDNIGHT) == [("a", 0), ("a", 5), ("b", 5)]
+    await store.post("a", at(5))
+    assert await store.fold() == 1
+    assert await store.fetch(noted, MIDNIGHT) == [("a", 0), ("a", 5), ("a", 5), ("b", 5)]
+    assert await store.fold() == 0
+    [(folds,)] = await store.fetch("SELECT count(DISTINCT xid) FROM ops.touched_hours")
+    assert folds == 2
+
+
+# Latency buckets
+
+
+async def test_an_end_belongs_to_its_bucket_and_nothing_above_it_does(reader: Connection) -> None:
+    [edges] = await reader.fetchrow("SELECT rollup.latency_edges()")
+    assert edges == pytest.approx(EDGES, rel=1e-15)
+    assert edges[::8] == [0.1 * 2**power for power in range(23)]
+    around = [near for edge in edges for near in (math.nextafter(edge, 0), edge, math.nextafter(edge, math.inf))]
+    buckets = await reader.fetchval(
+        "SELECT array_agg(rollup.latency_bucket(ms) ORDER BY place) FROM unnest($1::float8[]) WITH ORDINALITY AS t (ms,"
+        " place)",
+        around,
+    )
+    assert buckets == [bucket for step in range(181) for bucket in (step, step, step + 1)]
+    assert buckets == [bisect_left(edges, ms) for ms in around]
+
+
+async def test_the_bucket_of_a_duration(reader: Connection) -> None:
+    expected = {
+        None: None,
+        -0.0: 0,
+        5e-324: 0,
+        0.1: 0,
+        0.2: 8,
+        102.4: 80,
+        593_164.1601515723: 180,
+        600_000.0: 181,
+        1e12: 181,
+        math.inf: 181,
+    }
+    found = await reader.fetch("SELECT ms, rollup.latency_bucket(ms) FROM unnest($1::float8[]) AS ms", [*expected])
+    assert dict(map(tuple, found)) == expected
+
+
+async def test_buckets_follow_the_formula_and_the_writer_counts_into_the_same(reader: Connection) -> None:
+    loop = asyncio.get_running_loop()
+    edges = await reader.fetchval("SELECT rollup.latency_edges()")
+
+    async def compare(durations: list[float]) -> None:
+        counted = await reader.fetchval(
+            "SELECT array_agg(rollup.latency_bucket(ms) ORDER BY place) FROM unnest($1::float8[]) WITH ORDINALITY AS t"
+            " (ms, place)",
+            durations,
+        )
+        assert counted == [bisect_left(edges, ms) for ms in durations]
+        for ms, bucket in zip(durations, counted, strict=True):
+            exact = math.log(ms / 0.1) / math.log(2 ** (1 / 8))
+            if abs(exact - round(exact)) > 1e-9:
+                assert bucket == min(max(math.ceil(exact), 0), 181)
+
+    @examples(deadline=None)
+    @given(
+        st.lists(
+            st.floats(1e-6, 1e9) | st.floats(-4, 20).map(math.exp) | st.sampled_from(EDGES), min_size=1, max_size=50
+        )
+    )
+    def prove(durations: list[float]) -> None:
+        on(loop, compare(durations))
+
+    await holds(prove)
+
+
+PERCENTILE: Final = """
+WITH durations AS (SELECT unnest($1::float8[]) AS ms),
+buckets AS (SELECT rollup.latency_bucket(ms) AS bucket, count(*)::numeric AS calls FROM durations GROUP BY 1)
+SELECT
+    (SELECT rollup.latency_percentile(array_agg(bucket), array_agg(calls), $2, $3) FROM buckets),
+    (SELECT rollup.latency_percentile(array_agg(rollup.latency_bucket(ms)), array_agg(1::numeric), $2, $3)
+     FROM durations),
+    (SELECT percentile_disc($2) WITHIN GROUP (ORDER BY ms) FROM durations)
+"""
+
+
+async def test_a_percentile_is_within_4_4_percent_of_the_exact_one(reader: Connection) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def compare(durations: list[float], q: float) -> None:
+        from_buckets, from_single_calls, exact = await reader.fetchrow(PERCENTILE, durations, q, max(durations))
+        assert from_buckets == from_single_calls  # the same bucket twice, as from two hours, adds up
+        assert from_buckets <= max(durations)
+        if exact <= EDGES[0]:
+            assert from_buckets == min(EDGES[0], max(durations))
+        elif exact > EDGES[-1]:
+            assert from_buckets == max(durations)
+        else:
+            assert abs(from_buckets - exact) <= (LARGEST_ERROR + 1e-9) * exact
+            assert LARGEST_ERROR < 0.044
+
+    @examples(deadline=None, max_examples=150)
+    @given(
+        durations=st.lists(
+            st.floats(-3, 14).map(math.exp) | st.sampled_from(EDGES) | st.floats(0, 1e6), min_size=1, max_size=60
+        ),
+        q=st.sampled_from([0.0, 0.5, 0.9, 0.95, 0.99, 1.0]) | st.floats(0, 1),
+    )
+    def prove(durations: list[float], q: float) -> None:
+        on(loop, compare(durations, q))
+
+    await holds(prove)
+
+
+async def test_the_percentile_of_a_few_buckets(reader: Connection) -> None:
+    top = 700_000.0
+    cases: list[tuple[list[int] | None, list[int] | None, float, float | None, float | None]] = [
+        # buckets, calls, q, max_ms, percentile
+        ([], [], 0.5, None, None),
+        (None, None, 0.5, None, None),
+        ([3], [0], 0.5, 0.12, None),
+        ([0], [1], 0.5, 0.02, 0.02),
+        ([0, 0], [1, 1], 0.99, 0.1, 0.1),
+        ([181], [1], 0.5, top, top),
+        ([0, 181], [99, 1], 0.99, top, 0.1),
+        ([0, 181], [98, 2], 0.99, top, top),
+        ([181, 0], [2, 98], 0.98, top, 0.1),
+    ]
+    percentile = "SELECT rollup.latency_percentile($1::smallint[], $2::numeric[], $3, $4)"
+    found = [await reader.fetchval(percentile, *case[:4]) for case in cases]
+    assert found == [case[4] for case in cases]

@@ -1,0 +1,47 @@
+"""The timetable reads as a table, and follows the settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hubscope.schedule import Job, slot_of
+from hubscope.settings import Settings
+from hubscope.worker import Worker
+
+DSN = "postgresql://localhost/nowhere"
+
+
+@pytest.mark.parametrize(
+    ("changes", "job", "every"),
+    [
+        ({}, "fold", timedelta(seconds=1)),
+        ({"fold_interval_ms": 250}, "fold", timedelta(milliseconds=250)),
+        ({}, "build_marts", timedelta(minutes=15)),
+        ({"marts_interval_minutes": 5}, "build_marts", timedelta(minutes=5)),
+        ({}, "check_quality", timedelta(hours=1)),
+        ({"quality_interval_minutes": 30}, "check_quality", timedelta(minutes=30)),
+        ({}, "prune_ops", timedelta(days=1)),
+    ],
+)
+def test_the_timetable_follows_the_settings(changes: dict[str, int], job: str, every: timedelta) -> None:
+    worker = Worker(Settings.load(database_url=DSN, **changes), DSN, Path("unused"))
+    (found,) = [one for one in worker.timetable() if one.name == job]
+    assert found.every == every
+
+
+def test_marts_and_quality_run_at_start_too() -> None:
+    worker = Worker(Settings.load(database_url=DSN), DSN, Path("unused"))
+    assert {job.name for job in worker.timetable() if job.at_start} == {"build_marts", "check_quality"}
+
+
+@pytest.mark.parametrize(("minute", "slot"), [(0, 0), (14, 0), (15, 15), (59, 45)])
+def test_replicas_that_run_at_about_the_same_time_mean_the_same_slot(minute: int, slot: int) -> None:
+    async def nothing() -> dict[str, object]:
+        return {}
+
+    job = Job("build_marts", timedelta(minutes=15), nothing)
+    at = datetime(2026, 11, 21, 20, minute, 33, 5, tzinfo=UTC)
+    assert slot_of(job, at) == at.replace(minute=slot, second=0, microsecond=0)
