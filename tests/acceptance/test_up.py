@@ -27,7 +27,6 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from hubscope.embedded import EmbeddedDatabase
 from hubscope.entrypoints.cli import cli
 from hubscope.settings import Settings
 from tests.events import tool_call
@@ -373,7 +372,8 @@ def test_an_acknowledged_event_survives_a_kill(killed: str, directory: Path, htt
         up.process.wait(DEADLINE_S)
         # Nobody tells the worker: its input ends with its parent.
         until(lambda: all(process.name() == "postgres" for process in up.left()), "the worker ends")
-        assert postmaster.is_running() == (killed == "the service")
+        if killed == "the service":
+            assert up.database[0] == postmaster
         done = hubscope("report", "--json", data_dir=up.data_dir, HUBSCOPE_TEST_MARK=up.mark)
         assert done.returncode == 0, done.stderr
         assert calls_of(json.loads(done.stdout), "acknowledged") == 1
@@ -426,11 +426,6 @@ def test_a_setting_that_will_not_do_is_one_line_without_secrets(
     assert not (directory / "data").exists()
 
 
-def test_the_file_beside_us_is_read(directory: Path) -> None:
-    (directory / "hubscope.toml").write_text("colour = 'red'\n")
-    assert_one_clear_error(hubscope("dsn", data_dir=directory / "data"), "hubscope.toml names 'colour'")
-
-
 def test_a_store_is_prepared_and_a_job_run_without_a_service_and_nothing_is_left(directory: Path) -> None:
     mark = uuid.uuid4().hex
     migrated = hubscope("migrate", data_dir=directory / "data", HUBSCOPE_TEST_MARK=mark)
@@ -442,8 +437,6 @@ def test_a_store_is_prepared_and_a_job_run_without_a_service_and_nothing_is_left
     report = hubscope("report", data_dir=directory / "data", HUBSCOPE_TEST_MARK=mark)
     assert report.returncode == 0, report.stderr
     assert report.stdout.startswith("# Tool analytics")
-    dsn = EmbeddedDatabase(directory / "data").dsn
-    assert hubscope("dsn", data_dir=directory / "data").stdout == f"{dsn}\n"
     assert marked(mark) == []
 
 
@@ -451,7 +444,7 @@ def test_a_store_is_prepared_and_a_job_run_without_a_service_and_nothing_is_left
 def test_the_help_of_every_command_has_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0
-    assert re.search(rf"Example: .*\bhubscope\b.*{command}", result.output)
+    assert re.search(rf"Example: .*\bhubscope\b.*{command}", " ".join(result.output.split()))
 
 
 def test_the_program_itself_lists_every_command(directory: Path) -> None:

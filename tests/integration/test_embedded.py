@@ -78,10 +78,8 @@ def ask(dsn: str, *statements: str) -> object:
 
 def kill_server(data_dir: Path) -> None:
     """SIGKILL of the postmaster; returns when its children have noticed and left."""
-    server = postmaster(data_dir)
-    everybody = [server, *server.children(recursive=True)]
-    server.kill()
-    psutil.wait_procs(everybody, timeout=DEADLINE_S)
+    postmaster(data_dir).kill()
+    until(lambda: processes_of(data_dir) == [], "the children of the killed server leave")
 
 
 def python(code: str, *arguments: object, uid: int | None = None) -> subprocess.Popen[str]:
@@ -130,11 +128,10 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def end_processes_of(data_dir: Path) -> None:
-    left = processes_of(data_dir)
-    for process in left:
+    for process in processes_of(data_dir):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(left, timeout=DEADLINE_S)
+    until(lambda: processes_of(data_dir) == [], "killed processes are gone")
 
 
 @pytest.fixture
@@ -230,6 +227,7 @@ def test_the_server_runs_under_an_account_without_rights(used: EmbeddedDatabase,
     assert (data_dir / "postgres").owner() == SERVER_ACCOUNT
     assert (data_dir / "postgres").stat().st_mode & 0o077 == 0
     assert (data_dir / "run").stat().st_mode & 0o077 == 0
+    assert (data_dir / "run" / ".s.PGSQL.5432").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("first_out", ["the one that started it", "the one that came later"])
@@ -315,7 +313,7 @@ def test_a_server_left_by_a_kill_is_adopted_and_stopped_by_the_next_one(made: Pa
 def test_what_was_committed_survives_a_kill_of_the_server(data_dir: Path) -> None:
     database = EmbeddedDatabase(data_dir).attach()
     ask(database.dsn, "CREATE TABLE kept AS SELECT 42 AS value")
-    postmaster(data_dir).kill()  # its children still use the shared memory for a moment: a start must wait for them
+    postmaster(data_dir).kill()
     again = EmbeddedDatabase(data_dir).attach()
     try:
         assert not again.adopted
@@ -323,6 +321,21 @@ def test_what_was_committed_survives_a_kill_of_the_server(data_dir: Path) -> Non
     finally:
         again.detach()
         database.detach()
+
+
+def test_a_start_waits_for_the_children_of_a_killed_server(used: EmbeddedDatabase, data_dir: Path) -> None:
+    server = postmaster(data_dir)
+    child = server.children()[0]
+    child.suspend()  # it still uses the shared memory
+    server.kill()
+    other = python(ATTACH, data_dir)
+    log = data_dir / "run-log" / "postgres.log"
+    until(lambda: "still in use" in log.read_text(), "PostgreSQL refuses to start beside it")
+    assert other.poll() is None
+    child.resume()
+    assert said(other) == "attached False"
+    other.communicate(timeout=DEADLINE_S)
+    assert ask(used.dsn, "SELECT 1") == 1
 
 
 def test_a_database_that_dies_under_those_who_use_it_is_started_again(used: EmbeddedDatabase, data_dir: Path) -> None:

@@ -32,13 +32,16 @@ export class Client {
   #wake = () => {};
   #ended = false; // it sends no more
   #failure = null; // why it has to go
+  #leaving = false; // it is being cleaned up after
   #out = [];
   #outBytes = 0;
 
   #owns = false; // it is this client's turn
   #status = 'I'; // of its transaction: idle, in one, in a failed one
   #pipeline = false; // an extended query is open: no Sync has come yet
-  #skipping = false; // the rest of a cancelled pipeline, up to its Sync
+  #preparing = true; // the pipeline has run nothing so far
+  #failed = false; // the pipeline has failed: PostgreSQL skips the rest
+  #skipping = false; // we skip the rest of a pipeline, up to its Sync
   #statements = new Map(); // prepared statements: name to SQL
   #portals = new Map(); // portals: name to SQL
   #reported = new Map(); // parameters as this client was last told them
@@ -116,7 +119,7 @@ export class Client {
 
   #end() {
     this.#ended = true;
-    this.#database?.turns.withdraw(this, new Violation('08006', 'the client is gone'));
+    if (!this.#leaving) this.#database?.turns.withdraw(this, new Violation('08006', 'the client is gone'));
     this.#wake();
   }
 
@@ -163,12 +166,13 @@ export class Client {
   }
 
   #sayWhy(error) {
+    if (!this.#ended) this.#server.log(`client ${this.pid} is ended:`, error.message);
     if (error instanceof Stopped) {
       this.#write(errorResponse('FATAL', '57P01', 'the test database was stopped'));
     } else if (error instanceof Violation || error instanceof DatabaseError) {
       this.#write(errorResponse('FATAL', error.code, error.message, error.hint));
     } else {
-      this.#server.log(`client ${this.pid}:`, error);
+      this.#server.log(error);
       this.#write(errorResponse('FATAL', 'XX000', `the test server failed: ${error.message}`));
     }
     this.#flush();
@@ -252,6 +256,7 @@ export class Client {
       this.#flush();
       return;
     }
+    if ('QBEF'.includes(type)) this.#preparing = false;
     switch (type) {
       case 'Q': return this.#query(message);
       case 'P': return this.#parse(message);
@@ -259,6 +264,7 @@ export class Client {
       case 'D':
       case 'C': return this.#describeOrClose(type, message);
       case 'E': return this.#execute(message);
+      case 'H': return this.#flushRequest(message);
       default: return this.#run(message, '');
     }
   }
@@ -290,7 +296,10 @@ export class Client {
   async #parse(message) {
     const [name, behindName] = stringAt(message, 5);
     const [sql] = stringAt(message, behindName);
-    if (name === '' && this.#statements.delete('')) await this.#run(packet('C', Buffer.from('S'), this.#own('')), '', '3');
+    if (name === '' && this.#statements.has('')) {
+      const closed = await this.#run(packet('C', Buffer.from('S'), this.#own('')), '', '3');
+      if (closed.includes('3')) this.#statements.delete('');
+    }
     const types = await this.#run(packet('P', this.#own(name), message.subarray(behindName)), sql);
     if (types.includes('1')) this.#statements.set(name, sql);
   }
@@ -318,6 +327,17 @@ export class Client {
   }
 
   /**
+   * asyncpg prepares a statement with a Flush and leaves the Sync to its first execution. Nothing has been run then,
+   * and the others need not wait for it: the turn ends with a Sync of our own.
+   */
+  async #flushRequest(message) {
+    await this.#run(message, '');
+    if (this.#status !== 'I' || !this.#preparing) return;
+    this.#skipping = this.#failed;
+    await this.#run(packet('S'), '', 'Z');
+  }
+
+  /**
    * Run one message and pass its answer on.
    *
    * @param sql the statement that it runs, if it runs one.
@@ -335,13 +355,14 @@ export class Client {
         types += 'DdN'.includes(type) ? '' : type;
         if (type === 'Z') ready = String.fromCharCode(answer[5]);
         else if (type === 'C') this.#completed(stringAt(answer, 5)[0], sql);
-        else if (type === 'E') this.session.dirty = this.#rolledBack = true;
+        else if (type === 's') this.#completed('SELECT', sql); // as much of it as was asked for
+        else if (type === 'E') this.session.dirty = this.#rolledBack = this.#failed = true;
         if (type !== 'Z' && !hide.includes(type) && !(type === 'N' && isChatter(answer))) this.#write(answer);
       },
       () => this.#copyData(),
     );
-    if (ready) await this.#settle(ready);
-    if (ready || 'H'.includes(typeOf(message)) || types.includes('E')) this.#flush();
+    if (ready) await this.#settle(ready, hide.includes('Z'));
+    if (ready || typeOf(message) === 'H' || types.includes('E')) this.#flush();
     return types;
   }
 
@@ -360,21 +381,24 @@ export class Client {
 
   /** Take note of what a completed command may have done to the session. */
   #completed(tag, sql) {
-    if (!HARMLESS.test(tag)) this.session.dirty = true;
+    if (!HARMLESS.test(tag)) {
+      this.session.dirty = true;
+      this.#database.stage.noteCustomSettings(sql);
+    }
     if (tag === 'ROLLBACK') this.#rolledBack = true;
     if (tag === 'SET' || tag === 'RESET' || /^DISCARD/.test(tag)) {
       this.#touched = true;
       if (/\breset\b|\bdefault\b|\bdiscard\b/i.test(sql)) this.#resets += `${sql};`;
     }
     if (tag === 'LISTEN' || tag === 'UNLISTEN') this.#listening.push(...channelsIn(sql));
-    this.#database.stage.noteCustomSettings(sql);
   }
 
   /** The backend is ready for the next message: bring the session in order, and give the turn up when it is idle. */
-  async #settle(status) {
+  async #settle(status, quietly = false) {
     const { stage } = this.#database;
     this.#status = status;
-    this.#pipeline = false;
+    this.#pipeline = this.#failed = false;
+    this.#preparing = true;
     if (this.#touched && status !== 'E') {
       if (this.#resets) await stage.refill(this.session, this.#resets);
       this.#resets = '';
@@ -388,7 +412,7 @@ export class Client {
       await this.#settleChannels();
       this.#portals.clear();
     }
-    this.#write(readyForQuery(status));
+    if (!quietly) this.#write(readyForQuery(status));
     if (status === 'I') {
       this.#flush();
       this.#giveTurn();
@@ -418,7 +442,7 @@ export class Client {
   /** DISCARD ALL, for this client only. */
   async #discardAll() {
     await this.#forget();
-    this.session = new Session(this.session.initial);
+    this.session = this.session.restarted();
     await this.#database.stage.enter(this.session);
     this.#touched = true;
     this.#write(packet('C', 'DISCARD ALL'));
@@ -452,6 +476,7 @@ export class Client {
 
   /** Leave nothing behind: neither a transaction nor anything else that belongs to this client. */
   async #leave() {
+    this.#leaving = true;
     if (!this.#database || this.#database.backend.stopped) return;
     const { backend, turns } = this.#database;
     try {
@@ -462,10 +487,9 @@ export class Client {
         await backend.run(packet('S'), (answer) => { this.#status = String.fromCharCode(answer[5]); });
       }
       if (this.#status !== 'I') await backend.query('ROLLBACK');
-      this.session.dirty = true;
       await this.#forget();
     } catch (error) {
-      if (!(error instanceof Stopped)) throw error;
+      if (!(error instanceof Stopped) && error !== this.#failure) throw error;
     } finally {
       this.#giveTurn();
     }

@@ -41,7 +41,7 @@ import { parseArgs } from 'node:util';
 import { Backend, load } from './backend.mjs';
 import { Client } from './client.mjs';
 import { prepare } from './prepare.mjs';
-import { Stage } from './sessions.mjs';
+import { Session, Stage } from './sessions.mjs';
 import { Turns } from './turns.mjs';
 import { stringAt, Violation } from './wire.mjs';
 
@@ -113,9 +113,10 @@ class Server {
   }
 
   async dump(path) {
-    const { backend, turns } = await this.#database;
+    const { backend, stage, turns } = await this.#database;
     await turns.take(this);
     try {
+      await stage.enter(new Session([])); // as the superuser
       await writeFile(path, await backend.dump());
     } finally {
       turns.give(this);
@@ -172,6 +173,7 @@ async function main() {
   });
   await server.database();
   const listener = createServer({ allowHalfOpen: true }, (socket) => server.serve(socket).catch((error) => log(error)));
+  listener.maxConnections = server.limits.clients + 20; // some more, so that they can be told why they are refused
   await new Promise((resolve, reject) => {
     listener.once('error', reject);
     listener.listen(Number(options.port), options.host, resolve);

@@ -35,6 +35,11 @@ export class Session {
     this.initial = new Map([...Object.entries(BASELINE), ...startup]);
     this.settings = new Map(this.initial);
   }
+
+  /** A new one with the same start. */
+  restarted() {
+    return new Session(this.initial);
+  }
 }
 
 /** Puts one session at a time in force. Everything here runs between transactions, in the turn of a client. */
@@ -44,7 +49,7 @@ export class Stage {
   #current = null; // the session in force
   #force = new Map([['session_authorization', 'postgres'], ['role', 'none']]); // settings in force
   #shown = null; // the session whose temporary relations go by their own names
-  #customs = new Set(); // settings with a dot: PostgreSQL does not list those, so their names are picked from statements
+  #customs = new Set(); // names of settings with a dot, found in statements: PostgreSQL does not list those
 
   constructor(backend) {
     this.#backend = backend;
@@ -53,10 +58,11 @@ export class Stage {
   /** Make the session's settings, temporary tables and locks the ones in force. Raises DatabaseError, then nothing
    *  has changed. */
   async enter(session) {
-    this.#sessions.add(session);
     if (this.#current === session) return;
+    this.#sessions.add(session);
     await this.#remember();
     this.#current = null;
+    for (const name of session.initial.keys()) if (name.includes('.')) this.#customs.add(name);
     const wanted = this.#wanted(session);
     const renames = [...this.#renames(this.#shown, true), ...this.#renames(session, false)];
     const statements = this.#changes(wanted, this.#shown === session ? [] : renames);
@@ -68,7 +74,7 @@ export class Stage {
 
   /** Forget a session: its temporary tables are dropped and its locks released. */
   async leave(session) {
-    if (!this.#sessions.delete(session)) return;
+    this.#sessions.delete(session);
     if (this.#current === session) {
       await this.#remember();
       this.#current = null;
@@ -103,7 +109,7 @@ export class Stage {
       statements.push(`SELECT ${setting('session_authorization', wanted.get('session_authorization'))}`);
     }
     if (/\breset\s+role\b|\brole\s*(?:=|to)?\s*default\b/i.test(sql)) {
-      statements.push(`SELECT ${setting('role', wanted.get('role'))}`);
+      statements.push(`SELECT ${setting('role', wanted.get('role'))} WHERE current_setting('role') = 'none'`);
     }
     await this.#backend.query(statements.join('; '));
   }
@@ -114,11 +120,11 @@ export class Stage {
     for (const [, name] of sql.matchAll(names)) this.#customs.add(name.toLowerCase());
   }
 
-  /** The parameters that PostgreSQL reports to a client whenever they change. This build does not report them. */
+  /** The parameters that PostgreSQL reports to a client whenever they change; this build does it at the start only.
+   *  SHOW takes no snapshot: a SET TRANSACTION may still follow. */
   async reported() {
-    const names = REPORTED.map(literal).join(', ');
-    const rows = await this.#backend.query(`SELECT n, current_setting(n) FROM unnest(ARRAY[${names}]) AS n`);
-    return new Map(rows);
+    const rows = await this.#backend.query(REPORTED.map((name) => `SHOW ${name}`).join('; '));
+    return new Map(rows.map(([value], index) => [REPORTED[index], value]));
   }
 
   /** Read what the session in force has become. Leaves the backend as the superuser. */
@@ -169,7 +175,7 @@ export class Stage {
     if (changed.length + work.length === 0) return [];
     const wasSuperuser = this.#force.get('session_authorization') === 'postgres' && this.#force.get('role') === 'none';
     const sets = plain.filter((name) => wanted.has(name)).map((name) => setting(name, wanted.get(name)));
-    const becomes = IDENTITY.map((name) => [name, wanted.get(name)]).filter(([name, value]) => value !== BASELINE[name]);
+    const becomes = IDENTITY.filter((name) => wanted.get(name) !== BASELINE[name]);
     return [
       // The session that goes may be a read-only one; this must come first in the transaction.
       ...(work.length ? ['SET transaction_read_only = off'] : []),
@@ -178,7 +184,7 @@ export class Stage {
       ...plain.filter((name) => !wanted.has(name)).map((name) => `RESET ${name.split('.').map(identifier).join('.')}`),
       ...(sets.length ? [`SELECT ${sets.join(', ')}`] : []),
       ...work,
-      ...(becomes.length ? [`SELECT ${becomes.map(([name, value]) => setting(name, value)).join(', ')}`] : []),
+      ...becomes.map((name) => `SELECT ${setting(name, wanted.get(name))}`),
     ];
   }
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from hubscope.access import LOCAL
-from hubscope.app import App, opened
+from hubscope.app import opened
 from hubscope.embedded import EmbeddedDatabase
 from hubscope.entrypoints.http import asgi
 from hubscope.errors import DatabaseAway, Unavailable
@@ -72,28 +72,33 @@ def silent_port() -> Iterator[int]:
 
 async def test_the_pools_together_never_exceed_pool_max(settings: Settings, database: str, admin: Connection) -> None:
     settings = changed(settings, pool_max=7, writers=2, pool_connection_timeout_ms=10_000)
-    seen: list[int] = []
+    most = 0
 
-    async def read(app: App) -> None:
-        async with borrowed(app.readers, settings) as connection:
-            await connection.execute("SELECT pg_sleep(0.1)")
+    async def open_now() -> int:
+        nonlocal most
+        count: int = await admin.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name IN ('hubscope reader', 'hubscope writer')"
+        )
+        most = max(most, count)
+        return count
 
-    async def post(app: App) -> None:
-        receipt = await app.ingest.post(LOCAL, msgspec.json.encode([tool_call()]), "application/json")
-        assert receipt.accepted == 1
+    async def all_in_use() -> bool:
+        return await open_now() >= settings.pool_max - 1  # all but the one of the partition check
 
-    async with opened(settings, database) as app:
-        work = asyncio.gather(*(read(app) for _ in range(20)), *(post(app) for _ in range(40)))
-        while not work.done():
-            seen.append(
-                await admin.fetchval(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND application_name LIKE 'hubscope %' AND pid <> pg_backend_pid()"
-                )
-            )
-        await work
-    assert max(seen) <= settings.pool_max
-    assert max(seen) >= settings.pool_max - 1  # all but the one of the partition check: the limit was reached
+    locking = await connect(database, name="tests")
+    async with opened(settings, database) as app, asyncio.TaskGroup() as tasks:
+        async with locking.transaction():
+            await locking.execute("LOCK TABLE raw.tool_calls IN ACCESS EXCLUSIVE MODE")  # writers have to wait here
+            for _ in range(20):
+                tasks.create_task(answer_of(app.readers, settings, "SELECT pg_sleep(0.1)"))
+                tasks.create_task(app.ingest.post(LOCAL, msgspec.json.encode([tool_call()]), "application/json"))
+                await open_now()
+            await until(all_in_use, "every connection is in use")
+        for _ in range(20):
+            await open_now()
+    assert settings.pool_max - 1 <= most <= settings.pool_max
+    await locking.close()
 
 
 async def test_who_finds_no_free_connection_waits_and_is_told_in_time(settings: Settings, database: str) -> None:

@@ -27,7 +27,7 @@ from hubscope.model import CALL_STATUSES, Receipt
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect
 from tests.conftest import ROLES
-from tests.events import tool_call
+from tests.events import server_event, tool_call
 
 pytestmark = [pytest.mark.store, pytest.mark.realtime]
 
@@ -36,49 +36,66 @@ EDGES: Final = [0.1 * 2 ** (step / 8) for step in range(181)]
 LARGEST_ERROR: Final = (2 ** (1 / 8) - 1) / (2 ** (1 / 8) + 1)
 MIDNIGHT: Final = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
-RECOUNT: Final = """
-WITH recounted AS (
-    SELECT
-        tenant_id, date_trunc('hour', time, 'UTC') AS hour, hub, server, tool, transport, client,
-        count(*) AS calls,
-        count(*) FILTER (WHERE status = 'ok') AS ok_calls,
-        count(*) FILTER (WHERE status = 'error') AS error_calls,
-        count(*) FILTER (WHERE status = 'timeout') AS timeout_calls,
-        count(*) FILTER (WHERE status = 'cancelled') AS cancelled_calls,
-        count(*) FILTER (WHERE status = 'denied') AS denied_calls,
-        count(duration_ms) AS timed_calls,
-        coalesce(sum(round(duration_ms * 1000)::bigint), 0)::bigint AS duration_sum_us,
-        coalesce(max(round(duration_ms * 1000)::bigint), 0) AS duration_max_us,
-        coalesce(sum(request_bytes), 0)::bigint AS request_bytes,
-        coalesce(sum(response_bytes), 0)::bigint AS response_bytes,
-        max(time) AS last_call_at
-    FROM raw.tool_calls
-    WHERE tenant_id = ANY($1)
-    GROUP BY 1, 2, 3, 4, 5, 6, 7
-),
-recounted_latency AS (
-    SELECT
-        tenant_id, date_trunc('hour', time, 'UTC') AS hour, hub, server, tool,
-        rollup.latency_bucket(duration_ms) AS bucket,
-        count(*) AS calls,
-        max(round(duration_ms * 1000)::bigint) AS max_us
-    FROM raw.tool_calls
-    WHERE tenant_id = ANY($1) AND duration_ms IS NOT NULL
-    GROUP BY 1, 2, 3, 4, 5, 6
-),
-calls AS (SELECT * FROM rollup.tool_calls_hourly WHERE tenant_id = ANY($1)),
-latency AS (SELECT * FROM rollup.tool_latency_hourly WHERE tenant_id = ANY($1))
-SELECT 'only in the rollup' AS side, to_jsonb(row) FROM (SELECT * FROM calls EXCEPT ALL SELECT * FROM recounted) AS row
-UNION ALL
-SELECT 'only in raw', to_jsonb(row) FROM (SELECT * FROM recounted EXCEPT ALL SELECT * FROM calls) AS row
-UNION ALL
-SELECT 'latency only in the rollup', to_jsonb(row)
-FROM (SELECT * FROM latency EXCEPT ALL SELECT * FROM recounted_latency) AS row
-UNION ALL
-SELECT 'latency only in raw', to_jsonb(row)
-FROM (SELECT * FROM recounted_latency EXCEPT ALL SELECT * FROM latency) AS row
+CALLS_OF_RAW: Final = """
+SELECT
+    tenant_id, date_trunc('{unit}', time, 'UTC'), hub, server, tool, transport, client,
+    count(*),
+    count(*) FILTER (WHERE status = 'ok'),
+    count(*) FILTER (WHERE status = 'error'),
+    count(*) FILTER (WHERE status = 'timeout'),
+    count(*) FILTER (WHERE status = 'cancelled'),
+    count(*) FILTER (WHERE status = 'denied'),
+    count(duration_ms),
+    coalesce(sum(round(duration_ms * 1000)::bigint), 0)::bigint,
+    coalesce(max(round(duration_ms * 1000)::bigint), 0),
+    coalesce(sum(request_bytes), 0)::bigint,
+    coalesce(sum(response_bytes), 0)::bigint,
+    max(time)
+FROM raw.tool_calls
+WHERE tenant_id = ANY($1)
+GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
-"""What a recount says and the rollups do not, or the other way round; in one statement, so of one instant."""
+LATENCY_OF_RAW: Final = """
+SELECT
+    tenant_id, date_trunc('{unit}', time, 'UTC'), hub, server, tool, rollup.latency_bucket(duration_ms),
+    count(*),
+    max(round(duration_ms * 1000)::bigint)
+FROM raw.tool_calls
+WHERE tenant_id = ANY($1) AND duration_ms IS NOT NULL
+GROUP BY 1, 2, 3, 4, 5, 6
+"""
+CHECKS_OF_RAW: Final = """
+SELECT
+    tenant_id, date_trunc('hour', time, 'UTC'), hub, server, source,
+    count(*),
+    count(*) FILTER (WHERE state = 'up'),
+    count(*) FILTER (WHERE state = 'degraded'),
+    count(*) FILTER (WHERE state = 'down'),
+    count(*) FILTER (WHERE state = 'maintenance'),
+    count(*) FILTER (WHERE state = 'unknown'),
+    count(latency_ms),
+    coalesce(sum(round(latency_ms * 1000)::bigint), 0)::bigint,
+    coalesce(max(round(latency_ms * 1000)::bigint), 0),
+    max(time)
+FROM raw.server_events
+WHERE tenant_id = ANY($1)
+GROUP BY 1, 2, 3, 4, 5
+"""
+RECOUNTS: Final = {
+    "tool_calls_hourly": CALLS_OF_RAW.format(unit="hour"),
+    "tool_calls_daily": CALLS_OF_RAW.format(unit="day"),
+    "tool_latency_hourly": LATENCY_OF_RAW.format(unit="hour"),
+    "tool_latency_daily": LATENCY_OF_RAW.format(unit="day"),
+    "server_checks_hourly": CHECKS_OF_RAW,
+}
+DIFFERENCES: Final = " UNION ALL ".join(
+    f"SELECT '{name}', side, row FROM ("
+    f"SELECT 'too much' AS side, to_jsonb(t) AS row FROM ({ours} EXCEPT ALL ({recount})) AS t UNION ALL"
+    f" SELECT 'missing', to_jsonb(t) FROM (({recount}) EXCEPT ALL {ours}) AS t) AS sides"
+    for name, recount in RECOUNTS.items()
+    for ours in [f"SELECT * FROM rollup.{name} WHERE tenant_id = ANY($1)"]
+)
+"""Where the rollups and a recount differ; in one statement, so of one instant."""
 
 
 class Store:
@@ -102,7 +119,7 @@ class Store:
     async def check(self, *tenants: str) -> None:
         """Fail unless the rollups equal a recount now."""
         async with self._checking:
-            wrong = await self._checker.fetch(RECOUNT, tenants)
+            wrong = await self._checker.fetch(DIFFERENCES, tenants)
         assert [tuple(row) for row in wrong] == []
 
     async def fetch(self, query: str, *args: object) -> list[tuple[Any, ...]]:
@@ -176,6 +193,22 @@ CALLS = st.builds(
     st.tuples(st.none() | st.integers(0, 2**40), st.none() | st.integers(0, 2**40)),
     PLACES,
 )
+CHECKS = st.builds(
+    lambda number, time, latency, more: server_event(
+        event_id=str(UUID(int=number)), time=time.isoformat(), latency_ms=latency, **more
+    ),
+    st.integers(1, 12),
+    TIMES,
+    DURATIONS,
+    st.fixed_dictionaries(
+        {
+            "server": st.sampled_from(["files", "web"]),
+            "hub": st.sampled_from(["", "north"]),
+            "source": st.sampled_from(["probe", "connection"]),
+            "state": st.sampled_from(["up", "degraded", "down", "maintenance", "unknown"]),
+        }
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -189,7 +222,7 @@ class Fold:
     max_batches: int
 
 
-POSTS = st.builds(Post, st.integers(0, 1), st.lists(CALLS, min_size=1, max_size=15))
+POSTS = st.builds(Post, st.integers(0, 1), st.lists(CALLS | CALLS | CHECKS, min_size=1, max_size=15))
 FOLDS = st.builds(Fold, st.sampled_from([1, 2, 2_000]))
 STEPS = st.lists(
     st.lists(POSTS | FOLDS, min_size=1, max_size=1) | st.lists(POSTS | FOLDS, min_size=2, max_size=5),
@@ -219,14 +252,18 @@ async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store)
             sent += sum(receipt.accepted + receipt.duplicates for receipt in receipts)
             await store.check(*tenants)
         assert sent == sum(len(one.events) for step in steps for one in step if isinstance(one, Post))
-        [(kept,)] = await store.fetch("SELECT count(*) FROM raw.tool_calls WHERE tenant_id = ANY($1)", tenants)
-        assert kept == accepted
+        kept = await store.fetch(
+            "SELECT count(*) FROM (SELECT tenant_id FROM raw.tool_calls UNION ALL SELECT tenant_id FROM"
+            " raw.server_events) AS stored WHERE tenant_id = ANY($1)",
+            tenants,
+        )
+        assert kept == [(accepted,)]
         while await store.fold():
             pass
         await store.check(*tenants)
         assert await store.fetch("SELECT 1 FROM rollup.pending WHERE tenant_id = ANY($1)", tenants) == []
 
-    @examples(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(STEPS)
     def prove(steps: list[list[Post | Fold]]) -> None:
         on(loop, play(steps))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from hubscope.ingest.rows import COLUMNS, Record, deltas, record
+from hubscope.ingest.rows import COLUMNS, Record, check_deltas, deltas, record
 from hubscope.model import (
     CALL_STATUSES,
     AuditEvent,
@@ -24,6 +24,7 @@ from hubscope.model import (
     Event,
     HubEvent,
     ServerEvent,
+    ServerState,
     ToolCall,
 )
 
@@ -113,6 +114,10 @@ def test_only_tool_calls_add_to_the_rollups() -> None:
     assert deltas(of(server_event, HubEvent(time=NOON, name="n")), EDGES) == {}
 
 
+def test_only_server_events_add_to_the_checks() -> None:
+    assert check_deltas(of(call(), HubEvent(time=NOON, name="n"))) == {}
+
+
 def test_a_call_without_a_duration_is_a_call_but_no_latency() -> None:
     [calls], latencies = deltas(of(call()), EDGES)["default"]
     assert calls == (NOON, "", "s", "t", "", "", 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, NOON)
@@ -155,14 +160,15 @@ def test_hours_are_those_of_utc() -> None:
 
 
 NAMES = st.sampled_from(["", "a", "b"])
+TIMES = st.builds(
+    lambda after, zone: (NOON + after).astimezone(zone),
+    st.timedeltas(-timedelta(hours=3), timedelta(hours=14))
+    | st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(hours=12)]),
+    st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(-timedelta(hours=3))]),
+)
 CALLS = st.builds(
     ToolCall,
-    time=st.builds(
-        lambda after, zone: (NOON + after).astimezone(zone),
-        st.timedeltas(-timedelta(hours=3), timedelta(hours=14))
-        | st.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(hours=12)]),
-        st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=45)), timezone(-timedelta(hours=3))]),
-    ),
+    time=TIMES,
     server=st.sampled_from(["s", "t"]),
     tool=st.sampled_from(["s", "t"]),
     status=st.sampled_from(CALL_STATUSES),
@@ -245,3 +251,35 @@ def test_any_order_and_any_split_into_batches_add_up_to_the_same(
     ends = [0, *sorted(min(cut, len(mixed)) for cut in cuts), len(mixed)]
     batches = [mixed[start:end] for start, end in itertools.pairwise(ends)]
     assert added_up([deltas(batch, EDGES) for batch in batches]) == added_up([deltas(records, EDGES)])
+
+
+STATES: tuple[ServerState, ...] = ("up", "degraded", "down", "maintenance", "unknown")
+CHECKS = st.builds(
+    ServerEvent,
+    time=TIMES,
+    server=st.sampled_from(["s", "t"]),
+    hub=NAMES,
+    source=st.sampled_from(["probe", "connection"]),
+    outcome=st.just("seen"),
+    state=st.sampled_from(STATES),
+    latency_ms=st.none() | st.floats(0, 1e7),
+)
+
+
+@given(st.lists(st.builds(record, st.sampled_from(["t1", "t2"]), st.uuids(), CHECKS), max_size=30))
+def test_the_deltas_of_checks_are_a_recount_of_them(records: list[Record]) -> None:
+    groups: dict[Any, list[ServerEvent]] = defaultdict(list)
+    for row in records:
+        assert isinstance(row.event, ServerEvent)
+        seconds = row.event.time.timestamp()
+        hour = datetime.fromtimestamp(seconds - seconds % 3600, UTC)
+        groups[row.key[0], hour, row.event.hub, row.event.server, row.event.source].append(row.event)
+    expected = {}
+    for key, group in groups.items():
+        us = [round(one.latency_ms * 1000) for one in group if one.latency_ms is not None]
+        states = [sum(one.state == state for one in group) for state in STATES]
+        latest = max(one.time for one in group)
+        expected[key] = (len(group), *states, len(us), sum(us), max(us, default=0), latest)
+    added = [(tenant, *row) for tenant, rows in check_deltas(records).items() for row in rows]
+    assert {row[:5]: row[5:] for row in added} == expected
+    assert len(added) == len(expected)
