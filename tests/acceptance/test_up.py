@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hubscope.entrypoints.cli import cli
+from hubscope.entrypoints.serve import listen
+from hubscope.errors import PortBusy
 from hubscope.settings import Settings
 from tests.events import tool_call
 
@@ -277,7 +281,7 @@ def test_while_the_database_is_silent_health_is_503_and_posts_are_to_be_sent_aga
             process.suspend()
         started_at = time.monotonic()
         health = http.get(f"{shared.url}/health")
-        assert time.monotonic() - started_at < 5
+        assert time.monotonic() - started_at < 10
         assert (health.status_code, health.json()["status"], health.json()["database"]) == (
             503,
             "unhealthy",
@@ -389,7 +393,7 @@ def test_a_second_ctrl_c_does_not_wait_for_anybody(directory: Path) -> None:
             up.process.send_signal(signal.SIGINT)
             until(lambda: "· stopping" in up.said.read_text(), "it is stopping")
             up.process.send_signal(signal.SIGINT)
-            assert up.process.wait(5) == 130
+            assert up.process.wait(10) == 130  # stopping properly would wait for the database
         finally:
             for process in frozen:
                 with suppress(psutil.NoSuchProcess):
@@ -438,6 +442,21 @@ def test_a_store_is_prepared_and_a_job_run_without_a_service_and_nothing_is_left
     assert report.returncode == 0, report.stderr
     assert report.stdout.startswith("# Tool analytics")
     assert marked(mark) == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_an_address_that_cannot_be_listened_on_is_one_clear_error(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made up, because root may listen on every port and a machine without IPv6 is rare."""
+
+    def refuse(*_: object, **__: object) -> socket.socket:
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(PortBusy) as refused:
+        listen(Settings.load(host="::1", port=3401))
+    assert refused.value.detail == (
+        f"::1:3401 cannot be listened on ({os.strerror(code)}); set HEALTH_PORT to another port"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

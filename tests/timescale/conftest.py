@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -43,7 +43,8 @@ async def timescale_database(request: pytest.FixtureRequest) -> AsyncIterator[st
 
 async def _native_database(server: str) -> AsyncIterator[str]:
     name = f"t_{uuid.uuid4().hex[:12]}"
-    dsn = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    parts = urlsplit(server)
+    dsn = f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{parts.query}" if parts.query else "")
     admin = await asyncpg.connect(server)
     try:
         await admin.execute(f"CREATE DATABASE {name}")

@@ -125,7 +125,8 @@ class Server {
 
   async #open() {
     const backend = await Backend.boot(this.#parts, this.#image, this.databaseName);
-    await backend.query("RESET ALL; LOAD 'timescaledb'"); // nothing preloads it
+    // Nothing preloads the extension, and the session authorization reads as empty until it has been set once.
+    await backend.query("RESET ALL; SET SESSION AUTHORIZATION postgres; LOAD 'timescaledb'");
     const turns = new Turns(this.limits.waiting);
     backend.onNotification = (message) => {
       const [channel] = stringAt(message, 9);

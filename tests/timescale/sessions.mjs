@@ -131,9 +131,9 @@ export class Stage {
   async #remember() {
     const session = this.#current;
     if (!session?.dirty) return;
-    const alone = [...IDENTITY, ...this.#customs].map(literal).join(', ');
+    const unlisted = [...IDENTITY, FOREIGN_LOCKS, ...this.#customs].map(literal).join(', ');
     const rows = await this.#backend.query(`
-      SELECT 'setting', n, current_setting(n, true), NULL FROM unnest(ARRAY[${alone}]) AS n;
+      SELECT 'setting', n, current_setting(n, true), NULL FROM unnest(ARRAY[${unlisted}]) AS n;
       SET SESSION AUTHORIZATION postgres;
       SET ROLE none;
       SELECT 'setting', lower(name), setting, NULL FROM pg_catalog.pg_settings
@@ -148,12 +148,11 @@ export class Stage {
     const of = (kind) => rows.filter(([first]) => first === kind);
     const foreign = new Set(this.#foreignLocks(session));
     session.settings = new Map(of('setting').filter(([, , value]) => value !== null).map(([, ...pair]) => pair));
-    // It reads as empty until somebody has set it.
-    if (session.settings.get('session_authorization') === '') session.settings.set('session_authorization', 'postgres');
     session.temporaries = of('temporary').map(([, oid, name, kind]) => ({ oid, name, kind }));
     session.locks = of('lock').map(([, lock]) => lock).filter((lock) => !foreign.has(lock));
     session.dirty = false;
     this.#force = new Map([...session.settings, ['session_authorization', 'postgres'], ['role', 'none']]);
+    session.settings.delete(FOREIGN_LOCKS);
   }
 
   #foreignLocks(session) {

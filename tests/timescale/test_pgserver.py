@@ -513,7 +513,10 @@ async def test_an_advisory_lock_of_one_client_is_held_against_the_others(key: st
         assert not await other.fetchval(f"SELECT pg_advisory_unlock({key})", 42)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await other.execute(f"SELECT pg_advisory_lock({key.replace('$1', '42')})")
+        assert await one.fetchval(f"SELECT pg_advisory_unlock({key})", 42)
+        assert not await other.fetchval(f"SELECT pg_try_advisory_lock({key})", 42)  # it was taken twice
         assert await other.fetchval(f"SELECT pg_try_advisory_lock({key})", 43)
+        assert not await one.fetchval(f"SELECT pg_try_advisory_lock({key})", 43)
         await other.reset()  # releases all locks, as far as this client is concerned
         assert await one.fetchval(f"SELECT pg_try_advisory_lock({key})", 43)
         assert not await other.fetchval(f"SELECT pg_try_advisory_lock({key})", 42)

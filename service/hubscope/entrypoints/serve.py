@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -115,20 +116,18 @@ def listen(settings: Settings) -> socket.socket:
     """A listening socket.
 
     Raises:
-        PortBusy: naming who holds the port.
+        PortBusy: naming who holds the port, where that can be found out.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        listener.close()
+        code = error.errno or 0
+        holder = _holder(settings.port) if code == errno.EADDRINUSE else ""
         raise PortBusy(
-            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}){_holder(settings.port)};"
-            " stop that process, or set HEALTH_PORT to another port"
+            f"{settings.host}:{settings.port} cannot be listened on ({os.strerror(code)}){holder};"
+            f" {'stop that process, or set' if holder else 'set'} HEALTH_PORT to another port"
         ) from None
-    listener.listen(2048)
     listener.setblocking(False)
     return listener
 

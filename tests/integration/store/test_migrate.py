@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
@@ -409,22 +410,19 @@ async def test_there_is_a_partition_for_every_moment_that_an_event_may_have(
     await writer.close()
 
 
-async def test_days_are_utc_days_whatever_the_time_zone_of_the_database(empty_database: str, template: str) -> None:
-    admin = await connect(empty_database, name="tests")
-    name = await admin.fetchval("SELECT current_database()")
-    await admin.execute(f"ALTER DATABASE {name} SET timezone = 'Pacific/Auckland'")
-    settings = Settings.load(database_url=empty_database, role_prefix=ROLE_PREFIX)
-    await migrate_store(settings, empty_database)
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles", "Europe/Berlin"])
+async def test_days_are_utc_days_whatever_the_time_zone_of_who_asks(zone: str, admin: Connection) -> None:
+    # Days in which each of these zones changes its clocks.
+    first, last = datetime(2027, 3, 10, tzinfo=UTC).date(), datetime(2027, 4, 10, tzinfo=UTC).date()
+    await admin.execute("SELECT set_config('timezone', $1, false)", zone)
+    await admin.execute("SELECT ops.ensure_partitions($1, $2)", first, last)
     await admin.execute("SET timezone = 'UTC'")
     bounds = await admin.fetch(
         "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_class AS c"
-        " WHERE c.relispartition AND c.relkind = 'r' AND c.relname LIKE 'tool_calls_p%'"
+        " WHERE c.relispartition AND c.relkind = 'r' AND c.relname ~ '^tool_calls_p20270[34]'"
     )
-    await admin.close()
-    assert len(bounds) == 16
-    for row in bounds:
-        day = datetime.strptime(row["relname"], "tool_calls_p%Y%m%d").replace(tzinfo=UTC)
-        expected = (
-            f"FOR VALUES FROM ('{day:%Y-%m-%d} 00:00:00+00') TO ('{day + timedelta(days=1):%Y-%m-%d} 00:00:00+00')"
-        )
-        assert row["bound"] == expected
+    days = [first + timedelta(days=number) for number in range((last - first).days + 2)]
+    assert {row["relname"]: row["bound"] for row in bounds} == {
+        f"tool_calls_p{day:%Y%m%d}": f"FOR VALUES FROM ('{day} 00:00:00+00') TO ('{after} 00:00:00+00')"
+        for day, after in pairwise(days)
+    }
