@@ -14,7 +14,7 @@ where
             and hourly.hour >= daily.day
             and hourly.hour < daily.day + interval '1 day'
     )
-    and not exists (select 1 from {{ source('rollup', 'pending') }})
+    and not exists (select 1 from {{ source('rollup', 'backlog') }} as backlog where backlog.batches > 0)
     and not exists (
         select 1
         from {{ source('ops', 'touched_hours') }} as touched

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -24,11 +24,13 @@ from hubscope.settings import Settings
 from hubscope.store import (
     AWAY_OR_TOLD,
     Connection,
+    Engine,
     Pool,
     Roles,
     away,
     borrowed,
     connect,
+    detect,
     migrate,
     open_pool,
     roles_of,
@@ -50,7 +52,16 @@ async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None
     roles = roles_of(settings, dsn)
     connection = await connect(dsn, name="migrate")
     try:
-        await migrate(connection, roles, grafana_password=settings.grafana_password, tell=tell)
+        outcome = await migrate(
+            connection,
+            roles,
+            enable_timeseries=settings.enable_timeseries,
+            grafana_password=settings.grafana_password,
+            tell=tell,
+        )
+        if outcome.applied:
+            found = await detect(connection)
+            tell(f"engine {found.engine}: {found.reason}")
         await ensure_partitions(connection, settings)
         made = await install_live_marts(connection, roles)
         if made:
@@ -78,6 +89,7 @@ class App:
         roles: the store's roles.
         readers: pool of the reader role.
         ingest: the way in.
+        engine: who keeps the rollups; None until the database was reached.
     """
 
     settings: Settings
@@ -87,6 +99,7 @@ class App:
     ingest: Ingest
     instruments: Instruments
     started: float = field(default_factory=time.monotonic)
+    engine: Engine | None = None
 
     async def report(
         self,
@@ -122,12 +135,23 @@ class App:
         try:
             async with asyncio.timeout(self.settings.pool_connection_timeout_ms / 1000):
                 async with borrowed(self.readers, self.settings) as connection:
-                    await connection.fetchval("SELECT 1")
+                    if self.engine is None:
+                        await self._look(connection)
+                    else:
+                        await connection.fetchval("SELECT 1")
         except (DatabaseAway, TimeoutError):
             self.instruments.database_connected.set(0)
             return False
         self.instruments.database_connected.set(1)
         return True
+
+    async def _look(self, connection: Connection) -> None:
+        """Find out what the database can do, once it is there; before the first migration there is nothing to see."""
+        if await connection.fetchval("SELECT to_regclass('ops.store') IS NOT NULL"):
+            found = await detect(connection)
+            self.engine = found.engine
+            self.instruments.build.labels(hubscope.__version__, found.engine).set(1)
+            log.info("store reached", **asdict(found))
 
     async def check_ready(self) -> None:
         """Ready means: the database answers, and its schema is this version's.
@@ -153,8 +177,6 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
     """The service for as long as the block runs. The database may be away at start and come later."""
     roles = roles_of(settings, dsn)
     instruments = Instruments()
-    # "postgres" is the only engine so far; the label is there for the day it is not.
-    instruments.build.labels(hubscope.__version__, "postgres").set(1)
     readers = await open_pool(
         dsn,
         role=roles.reader,

@@ -140,6 +140,15 @@ class Settings(BaseSettings):
         repr=False,
     )
 
+    enable_timeseries: bool = _setting(
+        "HUBSCOPE_ENABLE_TIMESERIES",
+        True,
+        "A new store uses TimescaleDB Community where the database has it. A store keeps its engine for life.",
+        unit="true or false",
+        off="a new store uses the postgres engine everywhere",
+        test="tests/integration/store/test_capabilities.py::test_timeseries_can_be_switched_off",
+    )
+
     # Connections
     pool_max: int = _setting(
         "HUBSCOPE_POOL_MAX",

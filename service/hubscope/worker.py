@@ -25,11 +25,15 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from hubscope.errors import JobFailed
 from hubscope.schedule import Job, run_once
 from hubscope.settings import Settings
-from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, away, connect, roles_of
+from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, Engine, away, connect, db_errors, roles_of
+from hubscope.store.aggregates import refresh_forward, settle_late
 
 log = structlog.get_logger("hubscope.worker")
 
 FOLD_BATCHES = 2000
+REFRESH_EVERY = timedelta(minutes=10)
+SETTLE_EVERY = timedelta(minutes=1)
+ENGINE_POLL_S = 1.0
 CHILD_EXIT_TIMEOUT_S = 2
 RESULT_MAX_BYTES = 16 * 1024 * 1024
 
@@ -46,17 +50,27 @@ class Worker:
     def __init__(self, settings: Settings, dsn: str, scratch: Path) -> None:
         self.settings = settings
         self._dsn = dsn
-        self._role = roles_of(settings, dsn).worker
+        self._roles = roles_of(settings, dsn)
+        self._role = self._roles.worker
+        self._refreshing = asyncio.Lock()
         self._scratch = scratch
         self._child: asyncio.subprocess.Process | None = None
         self._child_free = asyncio.Lock()
         self._fold_connection: Connection | None = None
 
-    def timetable(self) -> tuple[Job, ...]:
-        """What runs how often."""
+    def timetable(self, engine: Engine) -> tuple[Job, ...]:
+        """What runs how often on a store of this engine."""
         settings = self.settings
+        rollups: tuple[Job, ...]
+        if engine == "timescale":
+            rollups = (
+                Job("refresh_rollups", REFRESH_EVERY, self.refresh_rollups, at_start=True),
+                Job("settle_late", SETTLE_EVERY, self.settle_late, recorded=False),
+            )
+        else:
+            rollups = (Job("fold", timedelta(milliseconds=settings.fold_interval_ms), self.fold, recorded=False),)
         return (
-            Job("fold", timedelta(milliseconds=settings.fold_interval_ms), self.fold, recorded=False),
+            *rollups,
             Job("build_marts", timedelta(minutes=settings.marts_interval_minutes), self.build_marts, at_start=True),
             Job(
                 "check_quality", timedelta(minutes=settings.quality_interval_minutes), self.check_quality, at_start=True
@@ -83,6 +97,32 @@ class Worker:
             self._fold_connection = None
             raise away(error) from error
         return {"batches": total}
+
+    async def engine(self) -> Engine:
+        """The engine of the store."""
+        connection = await self.connect()
+        try:
+            found: Engine = await connection.fetchval("SELECT engine FROM ops.store")
+            return found
+        finally:
+            await connection.close()
+
+    async def refresh_rollups(self) -> dict[str, Any]:
+        """Refresh the continuous aggregates as far as two hours ago."""
+        return {"aggregates": await self._as_owner(refresh_forward)}
+
+    async def settle_late(self) -> dict[str, Any]:
+        """Refresh the hours that late events were marked for."""
+        return {"marks": await self._as_owner(settle_late)}
+
+    async def _as_owner(self, function: Callable[[Connection], Awaitable[int]]) -> int:
+        """Refreshing belongs to the owner of the aggregates, and one refresh at a time is enough."""
+        async with self._refreshing:
+            connection = await connect(self._dsn, role=self._roles.owner, name="worker")
+            try:
+                return await function(connection)
+            finally:
+                await connection.close()
 
     async def build_marts(self) -> dict[str, Any]:
         """Build every mart and run its data tests."""
@@ -207,8 +247,12 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[Worker]:
 async def run(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
     """Work through the timetable until told to stop. SIGUSR1 has the marts built now, too."""
     async with opened(settings, dsn) as worker:
+        engine = await _engine_of(worker, stop)
+        if engine is None:
+            return
+        timetable = worker.timetable(engine)
         scheduler = AsyncIOScheduler(timezone=UTC)
-        for job in worker.timetable():
+        for job in timetable:
             scheduler.add_job(
                 _guarded(job, worker.connect),
                 "interval",
@@ -220,11 +264,9 @@ async def run(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
             )
         scheduler.start()
         starting = [
-            asyncio.create_task(_guarded(job, worker.connect, forced=True)())
-            for job in worker.timetable()
-            if job.at_start
+            asyncio.create_task(_guarded(job, worker.connect, forced=True)()) for job in timetable if job.at_start
         ]
-        build = next(job for job in worker.timetable() if job.name == "build_marts")
+        build = next(job for job in timetable if job.name == "build_marts")
         asked: set[asyncio.Task[None]] = set()
 
         def build_now() -> None:
@@ -233,7 +275,7 @@ async def run(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
             task.add_done_callback(asked.discard)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, build_now)
-        log.info("worker started", jobs=[job.name for job in worker.timetable()])
+        log.info("worker started", engine=engine, jobs=[job.name for job in timetable])
         try:
             await stop.wait()
         finally:
@@ -241,6 +283,21 @@ async def run(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
             for task in (*starting, *asked):
                 task.cancel()
             await asyncio.gather(*starting, *asked, return_exceptions=True)
+
+
+async def _engine_of(worker: Worker, stop: asyncio.Event) -> Engine | None:
+    """The store's engine, once the database answers and is migrated; None when told to stop before."""
+    told = False
+    while not stop.is_set():
+        try:
+            return await worker.engine()
+        except (*AWAY_OR_TOLD, db_errors.UndefinedTableError, db_errors.InvalidSchemaNameError) as error:
+            if not told:
+                log.warning("waiting for a migrated store", error=away(error).detail)
+                told = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), ENGINE_POLL_S)
+    return None
 
 
 def _guarded(

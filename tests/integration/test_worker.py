@@ -102,6 +102,16 @@ async def test_a_fold_that_commits_while_marts_are_built_is_taken_in_by_the_next
     assert list((await daily(admin)).values()) == [2]
 
 
+async def test_a_full_refresh_builds_every_day_again_also_those_that_were_pruned_from_the_log(
+    worker: Worker, client: httpx2.AsyncClient, admin: Connection
+) -> None:
+    await post(client, *(tool_call(server="git", tool="log", time=at(days).isoformat()) for days in (0, 1, 4)))
+    await worker.fold()
+    await admin.execute("DELETE FROM ops.touched_hours")
+    await worker.build_marts()
+    assert sorted((await daily(admin)).values()) == [1, 1, 1]
+
+
 async def test_the_dbt_project_passes_its_own_unit_tests(settings: Settings, database: str, directory: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from hubscope.marts import run_dbt; from hubscope.store import roles_of;"
@@ -191,4 +201,4 @@ async def test_old_job_runs_are_pruned(worker: Worker, admin: Connection) -> Non
 
 
 def _job(worker: Worker, name: str) -> Job:
-    return next(job for job in worker.timetable() if job.name == name)
+    return next(job for job in worker.timetable("postgres") if job.name == name)

@@ -9,6 +9,7 @@ import pytest
 
 from hubscope.schedule import Job, slot_of
 from hubscope.settings import Settings
+from hubscope.store import Engine
 from hubscope.worker import Worker
 
 DSN = "postgresql://localhost/nowhere"
@@ -28,13 +29,22 @@ DSN = "postgresql://localhost/nowhere"
 )
 def test_the_timetable_follows_the_settings(changes: dict[str, int], job: str, every: timedelta) -> None:
     worker = Worker(Settings.load(database_url=DSN, **changes), DSN, Path("unused"))
-    (found,) = [one for one in worker.timetable() if one.name == job]
+    (found,) = [one for one in worker.timetable("postgres") if one.name == job]
     assert found.every == every
 
 
 def test_marts_and_quality_run_at_start_too() -> None:
     worker = Worker(Settings.load(database_url=DSN), DSN, Path("unused"))
-    assert {job.name for job in worker.timetable() if job.at_start} == {"build_marts", "check_quality"}
+    assert {job.name for job in worker.timetable("postgres") if job.at_start} == {"build_marts", "check_quality"}
+
+
+def test_rollups_are_folded_on_postgresql_and_refreshed_on_timescaledb() -> None:
+    worker = Worker(Settings.load(database_url=DSN), DSN, Path("unused"))
+    engines: tuple[Engine, ...] = ("postgres", "timescale")
+    names = {engine: [job.name for job in worker.timetable(engine)] for engine in engines}
+    assert names["postgres"][0] == "fold"
+    assert names["timescale"][:2] == ["refresh_rollups", "settle_late"]
+    assert names["postgres"][1:] == names["timescale"][2:]
 
 
 @pytest.mark.parametrize(("minute", "slot"), [(0, 0), (14, 0), (15, 15), (59, 45)])

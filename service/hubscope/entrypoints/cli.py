@@ -19,7 +19,7 @@ from hubscope.access import LOCAL
 from hubscope.app import migrate_store
 from hubscope.app import opened as opened_app
 from hubscope.entrypoints import serve as serving
-from hubscope.errors import HubscopeError
+from hubscope.errors import HubscopeError, InvalidRequest
 from hubscope.insight import AnalyticsReport, as_json, as_markdown
 from hubscope.settings import Settings
 
@@ -174,7 +174,10 @@ def run(
         with TemporaryDirectory(prefix="hubscope-dbt-") as scratch:
             worker = Worker(settings, dsn, Path(scratch))
             try:
-                chosen = next(one for one in worker.timetable() if one.name == name)
+                jobs = {one.name: one for one in worker.timetable(await worker.engine())}
+                chosen = jobs.get(name)
+                if chosen is None:
+                    raise InvalidRequest(f"{job} is no job of this store's engine; its jobs: {', '.join(jobs)}")
                 return await run_once(chosen, worker.connect, forced=True)
             finally:
                 await worker.close()

@@ -42,5 +42,5 @@ async def health(app: App) -> tuple[int, dict[str, Any]]:
             "heap_used": _megabytes(min(unique, memory.rss)),
             "heap_total": _megabytes(memory.rss - getattr(memory, "shared", 0)),
         },
-        "engine": "postgres",
+        "engine": app.engine,
     }

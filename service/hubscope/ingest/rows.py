@@ -136,6 +136,15 @@ def deltas(
     }
 
 
+def touched_hours(records: Iterable[Record]) -> set[tuple[str, datetime]]:
+    """The tenants and hours (UTC) whose rollups newly stored rows change."""
+    return {
+        (item.key[0], item.event.time.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
+        for item in records
+        if isinstance(item.event, ToolCall | ServerEvent)
+    }
+
+
 def check_deltas(records: Iterable[Record]) -> dict[str, list[tuple[Any, ...]]]:
     """What newly stored server events add to the hourly rollup of checks, by tenant.
 

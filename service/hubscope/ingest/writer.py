@@ -22,12 +22,17 @@ import structlog
 
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
 from hubscope.ids import uuid7
-from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas
+from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas, touched_hours
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
 from hubscope.store import AWAY, Connection, away, db_errors, load
 
-QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
+HERE: Final = Path(__file__).parent
+QUERIES: Final = {
+    **load(HERE / "queries.sql"),
+    **load(HERE / "queries.postgres.sql"),
+    **load(HERE / "queries.timescale.sql"),
+}
 STAGED_COMMITS_AFTER_A_DUPLICATE: Final = 20
 DEADLOCK_TRIES: Final = 5
 
@@ -186,6 +191,7 @@ class _Session:
         self._settings = settings
         self._connection: Connection | None = None
         self._edges: Sequence[float] = ()
+        self._engine = ""
         self._staged_commits_left = 0
 
     async def close(self) -> None:
@@ -225,6 +231,7 @@ class _Session:
     async def _ready(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._open_connection()  # type: ignore[misc]
+            self._engine = await self._connection.fetchval(QUERIES["engine"])
             self._edges = await self._connection.fetchval(QUERIES["latency_edges"])
         return self._connection
 
@@ -256,7 +263,7 @@ class _Session:
                             columns=COLUMNS[table],
                             records=[record.columns for record in part],
                         )
-                    await self._add_pending(connection, records)
+                    await self._keep_books(connection, records)
                 return [Fate.ACCEPTED] * len(records)
             except (db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
                 self._staged_commits_left = STAGED_COMMITS_AFTER_A_DUPLICATE
@@ -285,7 +292,7 @@ class _Session:
                             outcomes.append(Fate.ACCEPTED)
                         else:
                             outcomes.append(Fate.DUPLICATE)
-                    await self._add_pending(connection, inserted)
+                    await self._keep_books(connection, inserted)
                 return outcomes
             except (db_errors.DeadlockDetectedError, db_errors.SerializationError):
                 if attempt == DEADLOCK_TRIES:
@@ -311,6 +318,21 @@ class _Session:
             " ORDER BY tenant_id, event_id, time ON CONFLICT DO NOTHING RETURNING tenant_id, event_id, time"
         )
         return {(row["tenant_id"], row["event_id"], row["time"]) for row in rows}
+
+    async def _keep_books(self, connection: Connection, inserted: Sequence[Record]) -> None:
+        """What the rollups need to know of newly stored rows, in the transaction that stores them."""
+        if self._engine == "timescale":
+            await self._mark_late_hours(connection, inserted)
+        else:
+            await self._add_pending(connection, inserted)
+
+    async def _mark_late_hours(self, connection: Connection, inserted: Sequence[Record]) -> None:
+        this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        # The database decides by its own clock; ours only spares it the question for what is of this hour.
+        late = sorted(touched for touched in touched_hours(inserted) if touched[1] < this_hour)
+        if late:
+            tenants, hours = zip(*late, strict=True)
+            await connection.execute(QUERIES["add_late_marks"], tenants, hours, uuid7())
 
     async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
         calls, checks = deltas(inserted, self._edges), check_deltas(inserted)

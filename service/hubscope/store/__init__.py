@@ -2,6 +2,7 @@
 
 from asyncpg import exceptions as db_errors
 
+from hubscope.store.capabilities import Capabilities, Engine, detect
 from hubscope.store.migrate import migrate
 from hubscope.store.pool import AWAY, AWAY_OR_TOLD, Connection, Pool, away, borrowed, connect, open_pool
 from hubscope.store.queries import load
@@ -10,13 +11,16 @@ from hubscope.store.roles import Roles, roles_of
 __all__ = [
     "AWAY",
     "AWAY_OR_TOLD",
+    "Capabilities",
     "Connection",
+    "Engine",
     "Pool",
     "Roles",
     "away",
     "borrowed",
     "connect",
     "db_errors",
+    "detect",
     "load",
     "migrate",
     "open_pool",

@@ -15,29 +15,26 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import asyncpg
 
 import hubscope
 from hubscope.errors import MigrationFailed
+from hubscope.store.capabilities import Capabilities, Engine, detect
 from hubscope.store.pool import AWAY, Connection, away, retrying
 from hubscope.store.roles import Roles, ensure, quote
 
 HERE: Final = Path(__file__).parent
-Engine = Literal["postgres", "timescale"]
-
 LOCK_KEY: Final = 0x68756273  # "hubs": one migration run per database at a time
 LOCK_WAIT_S: Final = 60.0
 STATEMENT_LOCK_TIMEOUT: Final = "2s"
 LOCK_TRIES: Final = 8
 
 # What the documents of the product ask for, made only where the server has it and lets us.
-WISHED_EXTENSIONS: Final = ("btree_gin", "uuid-ossp")
-
-PARTITIONED_BY_DAY: Final[dict[Engine, str]] = {"postgres": "PARTITION BY RANGE (time)", "timescale": ""}
-"""What :partitioned_by_day stands for: a hypertable is made of a plain table, afterwards."""
+WISHED_EXTENSIONS: Final = ("timescaledb", "btree_gin", "uuid-ossp")
 
 _FILE = re.compile(r"^(\d{3,4})_([a-z0-9_]+?)(?:\.(postgres|timescale))?\.sql$")
 
@@ -50,6 +47,13 @@ CREATE TABLE IF NOT EXISTS ops.migrations (
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     duration_ms double precision NOT NULL,
     hubscope_version text NOT NULL
+);
+-- One row: which engine keeps the rollups of this store, for as long as it lives.
+CREATE TABLE IF NOT EXISTS ops.store (
+    engine text NOT NULL CHECK (engine IN ('postgres', 'timescale')),
+    reason text NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one)
 );
 CREATE TABLE IF NOT EXISTS ops.definitions (
     name text PRIMARY KEY,
@@ -105,7 +109,7 @@ async def migrate(
     connection: Connection,
     roles: Roles,
     *,
-    engine: Engine = "postgres",
+    enable_timeseries: bool = True,
     grafana_password: str | None = None,
     folder: Path = HERE,
     tell: Callable[[str], None] = lambda _: None,
@@ -116,7 +120,7 @@ async def migrate(
         connection: a direct connection of the store's user (not through a transaction pooler). Until it is closed no
             other process migrates: what the caller adds to the schema (partitions, live marts) has no rival either.
         roles: the roles of this store, made if they are missing.
-        engine: which variant of the files to run.
+        enable_timeseries: whether a new store may use TimescaleDB where it is there.
         grafana_password: lets the grafana role log in.
         folder: where `migrations/` and `definitions/` are.
         tell: called with one line per step.
@@ -124,12 +128,13 @@ async def migrate(
     Raises:
         MigrationFailed: naming the file and the reason; what was applied before it stays.
     """
-    migrations = scripts(folder / "migrations", engine)
-    definitions = scripts(folder / "definitions", engine)
     await _lock(connection, tell)
     try:
         await ensure(connection, roles, grafana_password)
-        await _prepare(connection, roles)
+        capabilities = await _prepare(connection, roles, enable_timeseries)
+        migrations = scripts(folder / "migrations", capabilities.engine)
+        definitions = scripts(folder / "definitions", capabilities.engine)
+        fill_in = partial(_fill_in, roles, capabilities)
         done = {
             row["version"]: row for row in await connection.fetch("SELECT version, name, checksum FROM ops.migrations")
         }
@@ -138,9 +143,18 @@ async def migrate(
         for script in migrations:
             if script.version not in done:
                 tell(f"migration {script.version:04} {script.name.replace('_', ' ')}")
-                await _apply(connection, roles, engine, script)
+                await _apply(connection, roles, script, fill_in(script))
                 applied.append(script.name)
-        return Outcome(tuple(applied), await _replay(connection, roles, definitions, bool(applied), tell))
+        return Outcome(
+            tuple(applied),
+            await _replay(
+                connection,
+                roles,
+                [Script(script.version, script.name, fill_in(script)) for script in definitions],
+                bool(applied),
+                tell,
+            ),
+        )
     except BaseException:
         if not connection.is_closed():
             await connection.execute("RESET ROLE")
@@ -161,12 +175,12 @@ async def _lock(connection: Connection, tell: Callable[[str], None]) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _prepare(connection: Connection, roles: Roles) -> None:
-    """Extensions where they exist, the right to create schemas, and the bookkeeping tables."""
+async def _prepare(connection: Connection, roles: Roles, enable_timeseries: bool) -> Capabilities:
+    """Extensions where they exist, the right to make schemas, bookkeeping tables, and the choice of the engine."""
     database = quote(await connection.fetchval("SELECT current_database()"))
     available = await connection.fetch(
         "SELECT name FROM pg_available_extensions WHERE installed_version IS NULL AND name = ANY($1)",
-        WISHED_EXTENSIONS,
+        WISHED_EXTENSIONS if enable_timeseries else WISHED_EXTENSIONS[1:],
     )
     for row in available:
         try:
@@ -189,7 +203,14 @@ async def _prepare(connection: Connection, roles: Roles) -> None:
     if await connection.fetchval("SELECT to_regclass('ops.definitions') IS NULL"):
         async with connection.transaction():
             await connection.execute(_BOOKKEEPING)
+    capabilities = await detect(connection, enable_timeseries=enable_timeseries)
+    await connection.execute(
+        "INSERT INTO ops.store (engine, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        capabilities.engine,
+        capabilities.reason,
+    )
     await connection.execute("RESET ROLE")
+    return capabilities
 
 
 def _refuse_surprises(migrations: list[Script], done: dict[int, asyncpg.Record]) -> None:
@@ -213,16 +234,24 @@ def _refuse_surprises(migrations: list[Script], done: dict[int, asyncpg.Record])
         )
 
 
-async def _apply(connection: Connection, roles: Roles, engine: Engine, script: Script) -> None:
+def _fill_in(roles: Roles, capabilities: Capabilities, script: Script) -> str:
+    """The SQL of a script for this store: role names, how days are kept apart, where TimescaleDB's functions stand."""
+    sql = roles.fill_in(script.text)
+    # A hypertable is made of a plain table, afterwards.
+    sql = sql.replace(":partitioned_by_day", "PARTITION BY RANGE (time)" if capabilities.engine == "postgres" else "")
+    return sql.replace(
+        ":ts.", f"{quote(capabilities.timescaledb_schema)}." if capabilities.timescaledb_schema else ":ts."
+    )
+
+
+async def _apply(connection: Connection, roles: Roles, script: Script, sql: str) -> None:
     started = time.monotonic()
 
     async def attempt() -> None:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{STATEMENT_LOCK_TIMEOUT}'")
             await connection.execute(f"SET LOCAL ROLE {quote(roles.owner)}")
-            await connection.execute(
-                roles.fill_in(script.text.replace(":partitioned_by_day", PARTITIONED_BY_DAY[engine]))
-            )
+            await connection.execute(sql)
             await connection.execute(
                 "INSERT INTO ops.migrations (version, name, checksum, duration_ms, hubscope_version)"
                 " VALUES ($1, $2, $3, $4, $5)",
@@ -243,10 +272,10 @@ async def _replay(
     known = {
         row["name"]: row["checksum"] for row in await connection.fetch("SELECT name, checksum FROM ops.definitions")
     }
-    filled = [Script(script.version, script.name, roles.fill_in(script.text)) for script in definitions]
-    changed = [script for script in filled if known.get(script.name) != script.checksum]
+    changed = [script for script in definitions if known.get(script.name) != script.checksum]
     # Grants name everything else: after any change, of the tables too, they are stated again.
-    replayed = [script for script in filled if script in changed or (script.name == "grants" and (changed or migrated))]
+    stale = bool(changed) or migrated
+    replayed = [script for script in definitions if script in changed or (script.name.endswith("grants") and stale)]
     if not replayed:
         return ()
     tell(f"definitions: {', '.join(script.name.replace('_', ' ') for script in replayed)}")

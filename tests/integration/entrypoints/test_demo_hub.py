@@ -32,6 +32,9 @@ PAGES = {"/livez": "ok", "/docs": "<html><body><h1>Docs</h1><p>Text.</p></body><
 HANG_UP = 0
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
+LONG_LIVED: set[psutil.Process] = set()
+"""Children of fixtures that live as long as the run."""
+
 
 @asynccontextmanager
 async def serving(app: App, *, lifespan: str = "off") -> AsyncIterator[str]:
@@ -92,6 +95,8 @@ def no_process_is_left() -> Iterator[set[psutil.Process]]:
     """Processes that a test puts into this set, and every child of the test, are gone when the test is over."""
     seen: set[psutil.Process] = set()
     before = set(psutil.Process().children(recursive=True))
+    LONG_LIVED.clear()
+    LONG_LIVED.update(before)
     yield seen
     left = seen | set(psutil.Process().children(recursive=True)) - before
     # An orphan that has ended stays a zombie where process 1 does not reap.
@@ -102,7 +107,8 @@ def no_process_is_left() -> Iterator[set[psutil.Process]]:
 
 
 def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
+    """Processes that a test started; those of fixtures that live as long as the run were there before."""
+    return set(psutil.Process().children(recursive=True)) - LONG_LIVED
 
 
 def _only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **more: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ async def test_a_new_migration_is_applied_to_an_existing_store_and_the_grants_ar
     admin: Connection, database: str, folder: Path
 ) -> None:
     add(folder, NEXT, "create_notes", "CREATE TABLE hub.notes (tenant_id text PRIMARY KEY);")
-    assert await migrate(admin, ROLES, folder=folder) == Outcome(("create_notes",), ("grants",))
+    assert await migrate(admin, ROLES, folder=folder) == Outcome(("create_notes",), ("grants", "engine_grants"))
     assert await admin.fetchval("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'hub.notes'::regclass") == (
         ROLES.owner
     )
@@ -124,7 +124,7 @@ async def test_a_new_migration_is_applied_to_an_existing_store_and_the_grants_ar
 async def test_files_that_do_not_fit_what_is_applied_are_refused_before_anything_is_done(
     change: str, said: str, admin: Connection, folder: Path
 ) -> None:
-    (newest,) = (folder / "migrations").glob(f"{NEXT - 1:04}_*.sql")
+    (newest,) = (folder / "migrations").glob(f"{NEXT - 1:04}_*.postgres.sql")
     if change == "edit":
         newest.write_text(newest.read_text() + "\n-- a harmless comment\n")
     elif change == "remove":
@@ -306,7 +306,7 @@ async def test_a_changed_definition_is_replayed_with_the_grants_and_nothing_else
 ) -> None:
     path = folder / "definitions" / "040_fold.postgres.sql"
     path.write_text(path.read_text() + "\nCOMMENT ON FUNCTION rollup.fold(integer) IS 'changed';\n")
-    assert await migrate(admin, ROLES, folder=folder) == Outcome((), ("fold", "grants"))
+    assert await migrate(admin, ROLES, folder=folder) == Outcome((), ("fold", "grants", "engine_grants"))
     assert await admin.fetchval("SELECT obj_description('rollup.fold(integer)'::regprocedure)") == "changed"
     assert await migrate(admin, ROLES, folder=folder) == Outcome((), ())
 
@@ -315,11 +315,13 @@ async def test_definitions_are_replayed_together_or_not_at_all(admin: Connection
     path = folder / "definitions" / "040_fold.postgres.sql"
     path.write_text(path.read_text() + "\nCOMMENT ON FUNCTION rollup.fold(integer) IS 'changed';\n")
     (folder / "definitions" / "950_broken.sql").write_text("SELECT no_such_function();")
-    with pytest.raises(MigrationFailed, match=r"^definitions \(fold, grants, broken\): .*no_such_function"):
+    with pytest.raises(
+        MigrationFailed, match=r"^definitions \(fold, grants, engine_grants, broken\): .*no_such_function"
+    ):
         await migrate(admin, ROLES, folder=folder)
     assert await admin.fetchval("SELECT obj_description('rollup.fold(integer)'::regprocedure)") is None
     (folder / "definitions" / "950_broken.sql").unlink()
-    assert (await migrate(admin, ROLES, folder=folder)).replayed == ("fold", "grants")
+    assert (await migrate(admin, ROLES, folder=folder)).replayed == ("fold", "grants", "engine_grants")
 
 
 # What the schema promises

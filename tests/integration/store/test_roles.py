@@ -225,6 +225,10 @@ EVERYTHING = {
     "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {"writer", "reader", "worker", "grafana"},
     # ops: bookkeeping
     "SELECT FROM ops.migrations": {"reader", "worker"},
+    "SELECT FROM ops.store": {"writer", "reader", "worker"},
+    "UPDATE ops.store SET engine = 'timescale'": set(),
+    "SELECT FROM rollup.backlog": {"worker"},
+    "SELECT FROM rollup.unnoted_hours": {"worker"},
     "UPDATE ops.migrations SET checksum = ''": set(),
     "DELETE FROM ops.definitions": set(),
     "SELECT FROM ops.job_runs": {"worker"},

@@ -1,6 +1,6 @@
 {{ config(materialized='view', tags=['live']) }}
 select
-    'postgres'::text as engine,
+    (select store.engine from {{ source('ops', 'store') }} as store) as engine,
     (
         select max(run.finished_at)
         from {{ source('ops', 'job_runs') }} as run
@@ -18,4 +18,4 @@ select
         from {{ source('ops', 'job_runs') }} as run
         where run.job = 'build_marts' and run.ok
     ) as last_build_started_at,
-    (select count(*) from {{ source('rollup', 'pending') }}) as pending_batches
+    (select backlog.batches from {{ source('rollup', 'backlog') }} as backlog) as pending_batches

@@ -145,3 +145,10 @@ FROM (
     FROM rollup.pending, unnest(pending.tool_latency) AS d
 ) AS parts
 GROUP BY tenant_id, day, hub, server, tool, bucket;
+
+-- What is committed and waits to be settled, here: to be folded.
+CREATE OR REPLACE VIEW rollup.backlog AS SELECT count(*) AS batches FROM rollup.pending;
+
+-- Hours whose changes nobody notes in ops.touched_hours as long as they are recent. Here a fold notes every hour.
+CREATE OR REPLACE VIEW rollup.unnoted_hours AS
+SELECT NULL::text AS tenant_id, NULL::timestamptz AS hour WHERE false;

@@ -1,5 +1,5 @@
 -- Who may do what, stated whole each time: each process uses the least it needs.
---   writer   appends to raw and rollup.pending; reads raw only as far as a duplicate check needs
+--   writer   appends to raw and to what the rollups need; reads raw only as far as a duplicate check needs
 --   worker   reads everything, folds, owns the mart schemas
 --   reader   reads marts and state, never raw and never rollup
 --   grafana  reads marts
@@ -8,23 +8,17 @@ REVOKE ALL ON ALL TABLES IN SCHEMA raw, rollup, hub, ops FROM :writer, :worker, 
 
 GRANT USAGE ON SCHEMA raw, rollup, hub, ops TO :writer, :worker;
 GRANT SELECT, INSERT ON raw.tool_calls, raw.server_events, raw.hub_events TO :writer;
-GRANT INSERT ON rollup.pending TO :writer;
 GRANT EXECUTE ON FUNCTION ops.ensure_partitions(date, date) TO :writer, :worker;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA raw, rollup, hub, ops TO :worker;
 ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO :worker;
-GRANT DELETE ON rollup.pending TO :worker;
-GRANT INSERT, UPDATE ON
-    rollup.stored_tool_calls_hourly, rollup.stored_tool_latency_hourly, rollup.stored_server_checks_hourly,
-    rollup.stored_tool_calls_daily, rollup.stored_tool_latency_daily
-    TO :worker;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
-GRANT EXECUTE ON FUNCTION rollup.fold(integer) TO :worker;
 
 -- Percentile functions stand in rollup; readers call them on what marts give them.
 GRANT USAGE ON SCHEMA rollup, hub, ops TO :reader;
 GRANT USAGE ON SCHEMA rollup TO :grafana;
-GRANT SELECT ON ops.migrations TO :reader;
+GRANT SELECT ON ops.migrations, ops.store TO :reader;
+GRANT SELECT ON ops.store TO :writer;
 GRANT USAGE ON SCHEMA analytics, health, uptime, audit TO :reader, :grafana;
 GRANT SELECT ON ALL TABLES IN SCHEMA analytics, health, uptime, audit TO :reader, :grafana;
 ALTER DEFAULT PRIVILEGES FOR ROLE :worker IN SCHEMA analytics, health, uptime, audit
