@@ -6,7 +6,7 @@ PYTHON := python3
 endif
 BIN := .venv/bin
 
-.PHONY: setup demo up test lint format bench dashboards docs clean
+.PHONY: setup demo up test lint format dashboards docs clean
 
 setup: ## make .venv
 	@$(PYTHON) tools/setup_venv.py
@@ -30,9 +30,6 @@ lint: setup ## ruff, mypy --strict, the floor plan, and artefacts that must matc
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-
-bench: setup ## every bench, one JSON line each
-	@$(BIN)/python -m tests.bench --all --json
 
 dashboards: setup ## grafana/source/*.py -> grafana/dashboards/*.json
 	@$(BIN)/python -m grafana.source
