@@ -22,7 +22,7 @@ import asyncpg
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 
-from tests.timescale.server import HERE, TimescaleServer
+from tests.timescale.server import HERE, TimescaleServer, TimescaleUnavailable
 
 pytestmark = pytest.mark.timescale
 
@@ -576,7 +576,11 @@ def test_an_oversized_message_is_refused_before_it_is_sent(strict: str) -> None:
         assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize("nonsense", [b"p\0\0\0\4", b"Q\0\0\0\1", b"P\0\0\0\x08abcd"])
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"p\0\0\0\4", b"Q\0\0\0\1", b"P\0\0\0\x08abcd"],
+    ids=["a type that is not ours", "a length that cannot be", "a string without an end"],
+)
 def test_nonsense_ends_its_own_connection_only(nonsense: bytes, strict: str) -> None:
     with raw_client(strict) as client:
         client.sendall(nonsense)
@@ -662,6 +666,15 @@ async def test_a_server_starts_over_from_a_dump(strict_server: TimescaleServer, 
         await connection.execute("RESET ROLE; SET ROLE postgres")
         assert await connection.fetchval(f"SELECT count(*) FROM {name}") == 10
         assert await connection.fetchval("SELECT count(*) FROM timescaledb_information.hypertables") == 1
+
+
+async def test_a_dump_that_cannot_be_used_is_told_and_harms_nothing(
+    strict_server: TimescaleServer, tmp_path: Path
+) -> None:
+    with pytest.raises(TimescaleUnavailable, match="no such file"):
+        strict_server.reset(tmp_path / "missing.tar")
+    async with connected(strict_server.dsn) as connection:
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 def test_the_lock_file_names_no_registry() -> None:
