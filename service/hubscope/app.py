@@ -159,9 +159,15 @@ class App:
         Raises:
             Unavailable: with what is missing and how to mend it.
         """
-        async with borrowed(self.readers, self.settings) as connection:
-            exists = await connection.fetchval("SELECT to_regclass('ops.migrations') IS NOT NULL")
-            version = await connection.fetchval("SELECT max(version) FROM ops.migrations") if exists else 0
+        try:
+            async with (
+                asyncio.timeout(self.settings.pool_connection_timeout_ms / 1000),
+                borrowed(self.readers, self.settings) as connection,
+            ):
+                exists = await connection.fetchval("SELECT to_regclass('ops.migrations') IS NOT NULL")
+                version = await connection.fetchval("SELECT max(version) FROM ops.migrations") if exists else 0
+        except TimeoutError:
+            raise DatabaseAway("the database does not answer") from None
         if version != newest_version():
             raise Unavailable(
                 f"the schema is at migration {version}, this version needs {newest_version()}: run `hubscope migrate`"

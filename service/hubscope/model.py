@@ -21,10 +21,10 @@ Text = Annotated[str, Meta(max_length=8_000)]
 """A longer text such as an error message."""
 Zoned = Annotated[datetime, Meta(tz=True)]
 """A time with a zone, kept to the microsecond."""
-Duration = Annotated[float, Meta(ge=0, le=1e12)]
-"""Milliseconds, zero or more."""
-Size = Annotated[int, Meta(ge=0, le=2**62)]
-"""Bytes, zero or more."""
+Duration = Annotated[float, Meta(ge=0, le=1e9)]
+"""Milliseconds, zero to 1e9 (eleven days): a rollup adds millions of them up in 64 bits."""
+Size = Annotated[int, Meta(ge=0, le=2**40)]
+"""Bytes, zero to 2^40 (a tebibyte): a rollup adds millions of them up in 64 bits."""
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 CallStatus = Literal["ok", "error", "timeout", "cancelled", "denied"]

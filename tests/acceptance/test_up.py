@@ -50,9 +50,11 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
-    """What a command is run with: no setting of the machine, a data directory of the test's own, a free port."""
+    """What a command is run with: no setting of the machine, a data and a scratch directory of the test's own, a free
+    port."""
     inherited = {name: value for name, value in os.environ.items() if name not in {*Settings.variables()}}
-    return inherited | {"HUBSCOPE_DATA_DIR": str(data_dir), "HEALTH_PORT": "0"} | more
+    own = {"HUBSCOPE_DATA_DIR": str(data_dir), "HEALTH_PORT": "0", "TMPDIR": str(data_dir.parent)}
+    return inherited | own | more
 
 
 def hubscope(*arguments: str, data_dir: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -355,6 +357,7 @@ def test_a_signal_stops_everything_and_loses_nothing_that_was_acknowledged(
         assert up.process.wait(DEADLINE_S) == 0, up.said.read_text()
         posting.join(DEADLINE_S)
         assert up.left() == []
+        assert list(directory.glob("hubscope-*")) == []  # scratch folders
         assert up.said.read_text().splitlines()[-1] == "· stopping"
         assert "Traceback" not in up.said.read_text()
     done = hubscope("report", "--json", data_dir=up.data_dir, HUBSCOPE_TEST_MARK=up.mark)
@@ -376,6 +379,7 @@ def test_an_acknowledged_event_survives_a_kill(killed: str, directory: Path, htt
         up.process.wait(DEADLINE_S)
         # Nobody tells the worker: its input ends with its parent.
         until(lambda: all(process.name() == "postgres" for process in up.left()), "the worker ends")
+        assert list(directory.glob("hubscope-*")) == []  # scratch folders
         if killed == "the service":
             assert up.database[0] == postmaster
         done = hubscope("report", "--json", data_dir=up.data_dir, HUBSCOPE_TEST_MARK=up.mark)

@@ -215,8 +215,7 @@ class _Session:
             raise CommitUnknown(
                 f"the commit took longer than {self._settings.commit_timeout_ms} ms; send the same events again"
             ) from None
-        except (*AWAY, db_errors.InternalClientError) as error:
-            # The driver's internal error is what a connection gives that was cut while it was idle.
+        except AWAY as error:
             self._drop()
             raise away(error) from error
         except BaseException:

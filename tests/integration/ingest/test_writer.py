@@ -176,19 +176,19 @@ async def test_a_commit_takes_no_more_than_its_share(start_hub: StartHub, admin:
 
 @pytest.mark.parametrize("cause", ["a lock", "a stopped backend"])
 async def test_a_commit_that_hangs_is_answered_as_unknown(cause: str, start_hub: StartHub, admin: Connection) -> None:
-    hub = await start_hub(writers=1, commit_timeout_ms=200)
+    hub = await start_hub(writers=1, commit_timeout_ms=1500)  # room for a busy machine
     await hub.post(tool_call())
     event = tool_call()
     [backend] = [row["pid"] for row in await admin.fetch(f"SELECT pid {WRITERS}")]
     if cause == "a lock":
-        async with no_commits(admin), asyncio.timeout(5):
-            with pytest.raises(CommitUnknown, match="200 ms") as unknown:
+        async with no_commits(admin), asyncio.timeout(15):
+            with pytest.raises(CommitUnknown, match="1500 ms") as unknown:
                 await hub.post(event)
     else:
         os.kill(backend, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(5):
-                with pytest.raises(CommitUnknown, match="200 ms") as unknown:
+            async with asyncio.timeout(15):
+                with pytest.raises(CommitUnknown, match="1500 ms") as unknown:
                     await hub.post(event)
                 assert (await hub.post(tool_call())).accepted == 1  # a new connection, while the old one hangs still
         finally:

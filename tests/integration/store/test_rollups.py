@@ -135,7 +135,7 @@ async def store(database: str, settings: Settings, monkeypatch: pytest.MonkeyPat
     async def open_writer() -> Connection:
         return await connect(database, role=ROLES.writer, name="writer")
 
-    ingest = Ingest(open_writer, settings.model_copy(update={"writers": 3, "commit_max_events": 6}), Instruments())
+    ingest = Ingest(open_writer, settings.model_copy(update={"writers": 3, "commit_max_events": 15}), Instruments())
     await ingest.start()
     workers = [await connect(database, role=ROLES.worker, name="tests") for _ in range(3)]
     yield Store(ingest, workers[:2], workers[2])
@@ -222,7 +222,7 @@ class Fold:
     max_batches: int
 
 
-POSTS = st.builds(Post, st.integers(0, 1), st.lists(CALLS | CALLS | CHECKS, min_size=1, max_size=15))
+POSTS = st.builds(Post, st.integers(0, 1), st.lists(CALLS | CALLS | CHECKS, min_size=1, max_size=25))
 FOLDS = st.builds(Fold, st.sampled_from([1, 2, 2_000]))
 STEPS = st.lists(
     st.lists(POSTS | FOLDS, min_size=1, max_size=1) | st.lists(POSTS | FOLDS, min_size=2, max_size=5),
