@@ -36,6 +36,7 @@ from hubscope.store import (
     roles_of,
 )
 from hubscope.store.migrate import newest_version
+from hubscope.store.policies import sync_policies
 
 log = structlog.get_logger("hubscope.app")
 
@@ -62,6 +63,10 @@ async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None
         if outcome.applied:
             found = await detect(connection)
             tell(f"engine {found.engine}: {found.reason}")
+        if (await detect(connection)).engine == "timescale":
+            policies = await sync_policies(connection, roles, settings)
+            if policies:
+                tell(f"columnstore and retention: {', '.join(policies)}")
         await ensure_partitions(connection, settings)
         made = await install_live_marts(connection, roles)
         if made:

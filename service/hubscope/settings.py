@@ -325,6 +325,53 @@ class Settings(BaseSettings):
         unit="minutes",
         test="tests/unit/test_worker.py::test_the_timetable_follows_the_settings",
     )
+    # Retention
+    retention_raw_days: Positive = _setting(
+        "HUBSCOPE_RETENTION_RAW_DAYS",
+        90,
+        "How long single events are kept, in whole days (UTC). At least HUBSCOPE_MAX_EVENT_AGE_DAYS and one.",
+        unit="days",
+        test="tests/integration/store/test_retention.py::test_what_is_past_its_days_goes_and_everything_else_stays",
+        le=36_500,
+    )
+    retention_hourly_days: Positive = _setting(
+        "HUBSCOPE_RETENTION_HOURLY_DAYS",
+        400,
+        "How long hourly rollups (calls, checks) are kept. At least HUBSCOPE_MAX_EVENT_AGE_DAYS and one.",
+        unit="days",
+        test="tests/integration/store/test_retention.py::test_what_is_past_its_days_goes_and_everything_else_stays",
+        le=36_500,
+    )
+    retention_hourly_latency_days: Positive = _setting(
+        "HUBSCOPE_RETENTION_HOURLY_LATENCY_DAYS",
+        8,
+        "How long hourly latency buckets are kept; older percentiles are by the day."
+        " At least HUBSCOPE_MAX_EVENT_AGE_DAYS and one.",
+        unit="days",
+        test="tests/integration/store/test_retention.py::test_what_is_past_its_days_goes_and_everything_else_stays",
+        le=36_500,
+    )
+    retention_daily_days: int = _setting(
+        "HUBSCOPE_RETENTION_DAILY_DAYS",
+        0,
+        "How long daily rollups are kept. At least HUBSCOPE_RETENTION_HOURLY_DAYS.",
+        unit="days",
+        test="tests/integration/store/test_retention.py::test_what_is_past_its_days_goes_and_everything_else_stays",
+        off="0 keeps them for ever",
+        ge=0,
+        le=36_500,
+    )
+    compress_after_days: int = _setting(
+        "HUBSCOPE_COMPRESS_AFTER_DAYS",
+        8,
+        "TimescaleDB: chunks of raw events and hourly rollups older than this become columnstore."
+        " Best past HUBSCOPE_MAX_EVENT_AGE_DAYS: late events still go in, only slower.",
+        unit="days",
+        test="tests/timescale/test_retention.py::test_old_chunks_become_columnstore_and_answers_stay",
+        off="0 leaves everything as rows",
+        ge=0,
+        le=36_500,
+    )
     ops_retention_days: Positive = _setting(
         "HUBSCOPE_OPS_RETENTION_DAYS",
         90,
@@ -378,6 +425,20 @@ class Settings(BaseSettings):
             raise InvalidSetting(
                 f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check"
                 f" and a reader need at least {self.writers + 2} connections"
+            )
+
+        least = self.max_event_age_days + 1
+        for name in ("retention_raw_days", "retention_hourly_days", "retention_hourly_latency_days"):
+            if getattr(self, name) < least:
+                raise InvalidSetting(
+                    f"{describe(type(self), name)['env']} is {getattr(self, name)}: events up to"
+                    f" {self.max_event_age_days} days old are taken (HUBSCOPE_MAX_EVENT_AGE_DAYS), so at least"
+                    f" {least} days are kept"
+                )
+        if 0 < self.retention_daily_days < self.retention_hourly_days:
+            raise InvalidSetting(
+                f"HUBSCOPE_RETENTION_DAILY_DAYS is {self.retention_daily_days}: days outlive hours"
+                f" (HUBSCOPE_RETENTION_HOURLY_DAYS is {self.retention_hourly_days}); 0 keeps them for ever"
             )
 
     @property

@@ -16,8 +16,9 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -27,12 +28,18 @@ from hubscope.schedule import Job, run_once
 from hubscope.settings import Settings
 from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, Engine, away, connect, db_errors, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
+from hubscope.store.policies import to_columnstore
+from hubscope.store.recount import recount
+from hubscope.store.retention import horizons, retain
 
 log = structlog.get_logger("hubscope.worker")
+T = TypeVar("T")
 
 FOLD_BATCHES = 2000
 REFRESH_EVERY = timedelta(minutes=10)
 SETTLE_EVERY = timedelta(minutes=1)
+COLUMNSTORE_EVERY = timedelta(hours=6)
+NIGHTLY = timedelta(hours=24)
 ENGINE_POLL_S = 1.0
 CHILD_EXIT_TIMEOUT_S = 2
 RESULT_MAX_BYTES = 16 * 1024 * 1024
@@ -66,16 +73,21 @@ class Worker:
             rollups = (
                 Job("refresh_rollups", REFRESH_EVERY, self.refresh_rollups, at_start=True),
                 Job("settle_late", SETTLE_EVERY, self.settle_late, recorded=False),
+                Job("columnstore", COLUMNSTORE_EVERY, self.columnstore),
             )
         else:
-            rollups = (Job("fold", timedelta(milliseconds=settings.fold_interval_ms), self.fold, recorded=False),)
+            rollups = (
+                Job("fold", timedelta(milliseconds=settings.fold_interval_ms), self.fold, recorded=False),
+                Job("recount", NIGHTLY, self.recount),
+            )
         return (
             *rollups,
             Job("build_marts", timedelta(minutes=settings.marts_interval_minutes), self.build_marts, at_start=True),
             Job(
                 "check_quality", timedelta(minutes=settings.quality_interval_minutes), self.check_quality, at_start=True
             ),
-            Job("prune_ops", timedelta(hours=24), self.prune_ops),
+            Job("retention", NIGHTLY, self.retention),
+            Job("prune_ops", NIGHTLY, self.prune_ops),
         )
 
     async def connect(self) -> Connection:
@@ -115,7 +127,37 @@ class Worker:
         """Refresh the hours that late events were marked for."""
         return {"marks": await self._as_owner(settle_late)}
 
-    async def _as_owner(self, function: Callable[[Connection], Awaitable[int]]) -> int:
+    async def columnstore(self) -> dict[str, Any]:
+        """Turn old chunks into columnstore."""
+        return {"chunks": await self._as_owner(partial(to_columnstore, settings=self.settings))}
+
+    async def retention(self) -> dict[str, Any]:
+        """Take what is past its days; what went, by relation."""
+        engine = await self.engine()
+        wanted = horizons(self.settings, datetime.now(UTC))
+        parts = await self._as_owner(partial(retain, engine=engine, wanted=wanted))
+        if wanted.daily is not None:
+            connection = await self.connect()
+            try:
+                if await connection.fetchval("SELECT to_regclass('analytics.fct_tool_usage_daily') IS NOT NULL"):
+                    await connection.execute("DELETE FROM analytics.fct_tool_usage_daily WHERE day < $1", wanted.daily)
+            finally:
+                await connection.close()
+        taken: dict[str, Any] = {"bytes": sum(part.bytes for part in parts)}
+        for part in parts:
+            taken[part.relation] = taken.get(part.relation, 0) + 1
+        return taken
+
+    async def recount(self) -> dict[str, Any]:
+        """Compare every rollup with raw, and repair what differs."""
+        now = datetime.now(UTC)
+        wanted = horizons(self.settings, now)
+        days, repairs = await self._as_owner(partial(recount, horizons=wanted, now=now))
+        for repair in repairs:
+            log.error("rollup repaired", relation=repair.relation, day=f"{repair.day:%Y-%m-%d}", rows=repair.rows)
+        return {"days": days, "repaired_rows": sum(repair.rows for repair in repairs)}
+
+    async def _as_owner(self, function: Callable[[Connection], Awaitable[T]]) -> T:
         """Refreshing belongs to the owner of the aggregates, and one refresh at a time is enough."""
         async with self._refreshing:
             connection = await connect(self._dsn, role=self._roles.owner, name="worker")

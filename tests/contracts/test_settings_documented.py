@@ -41,7 +41,11 @@ def test_a_setting_says_its_unit_its_meaning_and_what_off_means(variable: str) -
     assert field.description[0].isupper()
     assert field.description.endswith((".", ")"))
     # What can be off or unset says what happens then.
-    can_be_off = field.annotation is bool or (field.default is None and field.default_factory is None)
+    can_be_off = (
+        field.annotation is bool
+        or (field.default is None and field.default_factory is None)
+        or (not variable.endswith("PORT") and any(getattr(limit, "ge", None) == 0 for limit in field.metadata))
+    )
     assert (about["off"] != "-") == can_be_off
 
 

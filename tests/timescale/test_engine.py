@@ -7,7 +7,8 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -21,10 +22,22 @@ from hubscope.instruments import Instruments
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect, detect, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
+from hubscope.store.policies import to_columnstore
+from hubscope.store.retention import Horizons, retain
 from hubscope.worker import opened as worker_opened
 from tests.conftest import ROLE_PREFIX, ROLES
 from tests.events import tool_call
-from tests.integration.store.test_rollups import POSTS, Post, Store, holds, on
+from tests.integration.store.test_rollups import (
+    BEGINNING,
+    MIDNIGHT,
+    POSTS,
+    Post,
+    Retain,
+    Store,
+    holds,
+    on,
+    still_accepted,
+)
 
 pytestmark = [pytest.mark.timescale, pytest.mark.store]
 
@@ -90,55 +103,69 @@ class Do:
 
 
 DEEDS = st.builds(Do, st.sampled_from(["refresh", "settle", "compress"]))
-STEPS = st.lists(st.lists(POSTS | DEEDS, min_size=1, max_size=3), min_size=1, max_size=7)
+STEPS = st.lists(
+    st.lists(POSTS | DEEDS | st.builds(Retain), min_size=1, max_size=1)
+    | st.lists(POSTS | DEEDS, min_size=2, max_size=3),
+    min_size=1,
+    max_size=7,
+)
+SEQUENCES: Final = 200
+HALVES: Final = 2
+"""The sequences are played in so many tests, which run side by side on databases of their own."""
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("half", range(HALVES))
 async def test_the_rollups_equal_a_recount_of_raw_after_every_step(
-    store: Store, owner: Connection, timescale_settings: Settings
+    store: Store, owner: Connection, timescale_settings: Settings, timescale_database: str, half: int
 ) -> None:
     loop = asyncio.get_running_loop()
     numbers = itertools.count()
     alone = asyncio.Lock()
-    await owner.execute(
-        "ALTER TABLE raw.tool_calls SET (timescaledb.compress, timescaledb.compress_segmentby = 'tenant_id, server')"
-    )
-
-    async def compress(connection: Connection) -> int:
-        rows = await connection.fetch(
-            "SELECT public.compress_chunk(chunk, if_not_compressed => true)"
-            " FROM public.show_chunks('raw.tool_calls', older_than => INTERVAL '2 days') AS chunk"
-        )
-        return len(rows)
-
+    narrow = timescale_settings.model_copy(update={"retention_raw_days": 3, "compress_after_days": 2})
+    await migrate_store(narrow, timescale_database)
+    wanted = Horizons(MIDNIGHT - timedelta(days=3), BEGINNING, BEGINNING, None)
     deeds: dict[str, Callable[[Connection], Awaitable[int]]] = {
         "refresh": refresh_forward,
         "settle": settle_late,
-        "compress": compress,
+        "compress": partial(to_columnstore, settings=narrow),
     }
 
     async def do(deed: Do) -> None:
         async with alone:
             await deeds[deed.what](owner)
 
-    async def play(steps: list[list[Post | Do]]) -> None:
+    async def retain_now(tenants: list[str]) -> None:
+        await store.raw_is_gone(tenants, wanted.raw)
+        await retain(owner, "timescale", wanted)
+
+    async def begin_anew() -> None:
+        store.raw_is_whole()
+        await owner.execute("DELETE FROM ops.retained")
+        await settle_late(owner)
+
+    async def play(steps: list[list[Post | Do | Retain]]) -> None:
         number = next(numbers)
         tenants = [f"north {number}", f"south {number}"]
-        accepted = 0
+        await begin_anew()
         for step in steps:
-            posts = [store.post(tenants[one.tenant], *one.events) for one in step if isinstance(one, Post)]
+            events = [
+                (tenants[one.tenant], still_accepted(one, store.raw_since)) for one in step if isinstance(one, Post)
+            ]
+            posts = [store.post(tenant, *some) for tenant, some in events if some]
             others = [do(one) for one in step if isinstance(one, Do)]
+            others += [retain_now(tenants) for one in step if isinstance(one, Retain)]
             receipts, _ = await asyncio.gather(asyncio.gather(*posts), asyncio.gather(*others))
             assert all(receipt.rejected == [] for receipt in receipts)
-            accepted += sum(receipt.accepted for receipt in receipts)
             await store.check(*tenants)
         await do(Do("refresh"))
         await store.check(*tenants)
         await do(Do("settle"))
         await store.check(*tenants)
 
-    @examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(max_examples=SEQUENCES // HALVES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(STEPS)
-    def prove(steps: list[list[Post | Do]]) -> None:
+    def prove(steps: list[list[Post | Do | Retain]]) -> None:
         on(loop, play(steps))
 
     await holds(prove)

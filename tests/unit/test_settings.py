@@ -19,7 +19,7 @@ SECRETS = ("HUBSCOPE_DATABASE_URL", "POSTGRES_PASSWORD", "HUBSCOPE_GRAFANA_PASSW
 WHOLE_NUMBERS = [
     describe(Settings, name)["env"]
     for name, field in Settings.model_fields.items()
-    if field.annotation is int and not name.endswith("port")
+    if field.annotation is int and not name.endswith("port") and describe(Settings, name)["off"] == "-"
 ]
 
 

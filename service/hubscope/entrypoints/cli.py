@@ -156,8 +156,10 @@ def mcp() -> None:
 @cli.command(epilog="Example: hubscope run dbt")
 def run(
     job: Annotated[
-        Literal["fold", "dbt", "quality", "prune"],
-        typer.Argument(help="fold, dbt, quality or prune.", show_default=False),
+        Literal["fold", "refresh", "settle", "columnstore", "recount", "dbt", "quality", "retention", "prune"],
+        typer.Argument(
+            help="Which; fold and recount are of PostgreSQL, refresh, settle and columnstore of TimescaleDB."
+        ),
     ],
 ) -> None:
     """Run one job of the worker's timetable now."""
@@ -168,7 +170,13 @@ def run(
     from hubscope.worker import Worker
 
     settings = _settings()
-    name = {"fold": "fold", "dbt": "build_marts", "quality": "check_quality", "prune": "prune_ops"}[job]
+    name = {
+        "dbt": "build_marts",
+        "prune": "prune_ops",
+        "quality": "check_quality",
+        "refresh": "refresh_rollups",
+        "settle": "settle_late",
+    }.get(job, job)
 
     async def work(dsn: str) -> bool:
         with TemporaryDirectory(prefix="hubscope-dbt-") as scratch:
@@ -188,6 +196,20 @@ def run(
     if not ok:
         raise typer.Exit(1)
     tell("done")
+
+
+@cli.command(epilog="Example: hubscope retention --dry-run")
+def retention(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Take what is past its days (HUBSCOPE_RETENTION_*), or show what that would be, with its bytes."""
+    from hubscope.entrypoints import retention_command
+
+    settings = _settings()
+    with serving.store(settings, lambda _: None, create=False) as dsn:
+        parts = asyncio.run(retention_command.run(settings, dsn, dry_run=dry_run))
+    retention_command.show(parts, out, dry_run=dry_run, as_json=as_json_)
 
 
 @cli.command(epilog='Example: psql "$(hubscope dsn)"')

@@ -1,16 +1,15 @@
 -- name: tool_calls
--- Calls since recording began, per tenant, server and tool.
+-- Calls since recording began, per tenant, server and tool: a counter never goes down, not by retention either.
 SELECT
     tenant_id,
     server,
     tool,
-    sum(ok_calls)::bigint AS ok,
-    sum(error_calls)::bigint AS error,
-    sum(timeout_calls)::bigint AS timeout,
-    sum(cancelled_calls)::bigint AS cancelled,
-    sum(denied_calls)::bigint AS denied
-FROM analytics.fct_tool_usage_hourly
-GROUP BY tenant_id, server, tool
+    ok_calls AS ok,
+    error_calls AS error,
+    timeout_calls AS timeout,
+    cancelled_calls AS cancelled,
+    denied_calls AS denied
+FROM analytics.fct_tool_call_totals
 ORDER BY tenant_id, server, tool;
 
 -- name: server_states

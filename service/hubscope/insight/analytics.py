@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 import hubscope
 from hubscope.access import Principal
 from hubscope.errors import InvalidParameter
-from hubscope.insight.window import Window, window
+from hubscope.insight.window import Limits, Window, window
 from hubscope.settings import Settings
 from hubscope.store import Connection, load
 
@@ -22,6 +22,7 @@ TOP_DEFAULT: Final = 10
 TOP_MAX: Final = 100
 
 HOURLY_MARTS: Final = ("analytics.fct_tool_usage_hourly", "analytics.fct_tool_latency_hourly")
+DAILY_MARTS: Final = ("analytics.fct_tool_usage_daily_live", "analytics.fct_tool_latency_daily")
 MINUTE_MARTS: Final = ("analytics.fct_tool_calls",)
 COMMON_MARTS: Final = ("analytics.dim_servers", "analytics.mart_status")
 
@@ -45,7 +46,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Durations in ms. Percentiles have rank ceil(q * n); by hour and day they are within 4.4 %, by minute exact."""
+    """Durations in ms. Percentiles have rank ceil(q * n); by hour and day they are within 4.4 %, by minute exact.
+
+    Points of an hour that is older than HUBSCOPE_RETENTION_HOURLY_LATENCY_DAYS have no percentiles; totals always have.
+    """
 
     timed_calls: Annotated[int, Field(description="Calls that told their duration.")]
     avg_ms: Milliseconds
@@ -139,10 +143,12 @@ class _Parts:
     server: dict[str, dict[str, Any]] = field(default_factory=dict)
     tool: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def take(self, rows: Iterable[Any]) -> None:
+    def take(self, rows: Iterable[Any], *, points: bool = True, totals: bool = True) -> None:
         """Sort rows into their parts; a second row for the same thing adds its columns."""
         for row in rows:
             values = dict(row)
+            if not (points if values["part"] == "time" else totals):
+                continue
             match values["part"]:
                 case "all":
                     self.all = (self.all or {}) | values
@@ -190,7 +196,9 @@ async def analytics(
         group_by,
         now,
         real_time=include_real_time,
-        minute_grouping_max_hours=settings.minute_grouping_max_hours,
+        limits=Limits(
+            settings.minute_grouping_max_hours, settings.retention_hourly_days, settings.retention_hourly_latency_days
+        ),
     )
     parts = _Parts()
     async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -198,10 +206,17 @@ async def analytics(
             marts: tuple[str, ...] = MINUTE_MARTS
             parts.take(await connection.fetch(QUERIES["usage_by_minute"], principal.tenant, span.start, span.end))
         else:
-            marts = HOURLY_MARTS
-            arguments = (principal.tenant, span.start, span.end, span.group_by)
-            parts.take(await connection.fetch(QUERIES["usage_by_hour"], *arguments))
-            parts.take(await connection.fetch(QUERIES["latency_by_hour"], *arguments))
+            days = span.whole_days()
+            has_days = days[0] < days[1]
+            marts = (*HOURLY_MARTS, *DAILY_MARTS) if has_days else HOURLY_MARTS
+            hourly_points = has_days and span.group_by == "hour"
+            for query in ("usage", "latency"):
+                cut = (principal.tenant, span.start, *days, span.end, span.group_by)
+                parts.take(await connection.fetch(QUERIES[query], *cut), points=not hourly_points)
+                if hourly_points:
+                    # Totals are made of days, points are not.
+                    hours = (principal.tenant, span.start, span.start, span.start, span.end, span.group_by)
+                    parts.take(await connection.fetch(QUERIES[query], *hours), totals=False)
         servers = await connection.fetch(QUERIES["servers"], principal.tenant)
         freshness = await connection.fetchrow(QUERIES["freshness"], principal.tenant)
     assert freshness is not None  # mart_status has one row always

@@ -1,14 +1,14 @@
--- name: usage_by_hour
--- Calls of a tenant in whole hours [$2, $3), added up four ways at once: in all, per point in time, per server, per tool.
--- $4 is the length of a point: hour or day (UTC).
+-- name: usage
+-- Calls of a tenant in [$2, $5), added up four ways at once: in all, per point in time, per server, per tool. Hours are read
+-- from $2 to $3 and from $4 to $5, whole days (UTC) from $3 to $4. $6 is the length of a point: hour or day.
 SELECT
     CASE
         WHEN GROUPING(server, tool) = 0 THEN 'tool'
         WHEN GROUPING(server) = 0 THEN 'server'
-        WHEN GROUPING(date_trunc($4, hour, 'UTC')) = 0 THEN 'time'
+        WHEN GROUPING(date_trunc($6, time, 'UTC')) = 0 THEN 'time'
         ELSE 'all'
     END AS part,
-    date_trunc($4, hour, 'UTC') AS time,
+    date_trunc($6, time, 'UTC') AS time,
     server,
     tool,
     sum(calls)::bigint AS calls,
@@ -22,42 +22,94 @@ SELECT
     sum(request_bytes)::bigint AS request_bytes,
     sum(response_bytes)::bigint AS response_bytes,
     max(last_call_at) AS last_call_at
-FROM analytics.fct_tool_usage_hourly
-WHERE tenant_id = $1 AND hour >= $2 AND hour < $3
-GROUP BY GROUPING SETS ((), (date_trunc($4, hour, 'UTC')), (server), (server, tool));
+FROM (
+    SELECT
+        hour AS time, server, tool, calls, ok_calls, error_calls, timeout_calls, cancelled_calls, denied_calls,
+        timed_calls, duration_sum_us, request_bytes, response_bytes, last_call_at
+    FROM analytics.fct_tool_usage_hourly
+    WHERE tenant_id = $1 AND hour >= $2 AND hour < $3
+    UNION ALL
+    SELECT
+        day, server, tool, calls, ok_calls, error_calls, timeout_calls, cancelled_calls, denied_calls,
+        timed_calls, duration_sum_us, request_bytes, response_bytes, last_call_at
+    FROM analytics.fct_tool_usage_daily_live
+    WHERE tenant_id = $1 AND day >= $3 AND day < $4
+    UNION ALL
+    SELECT
+        hour, server, tool, calls, ok_calls, error_calls, timeout_calls, cancelled_calls, denied_calls,
+        timed_calls, duration_sum_us, request_bytes, response_bytes, last_call_at
+    FROM analytics.fct_tool_usage_hourly
+    WHERE tenant_id = $1 AND hour >= $4 AND hour < $5
+) AS spans
+GROUP BY GROUPING SETS ((), (date_trunc($6, time, 'UTC')), (server), (server, tool));
 
--- name: latency_by_hour
--- Percentiles in ms of the same calls, added up the same four ways.
+-- name: latency
+-- Percentiles in ms of the same calls, added up the same four ways. Rank is ceil(q * n), as in rollup.latency_percentile,
+-- for all groups in one pass.
 SELECT
     part,
     time,
     server,
     tool,
-    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.50, max(max_us) / 1000.0) AS p50_ms,
-    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.90, max(max_us) / 1000.0) AS p90_ms,
-    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.95, max(max_us) / 1000.0) AS p95_ms,
-    rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.99, max(max_us) / 1000.0) AS p99_ms,
+    least(
+        rollup.latency_value(min(bucket) FILTER (WHERE reached >= ceil(0.50 * total::double precision))),
+        max(max_us) / 1000.0
+    ) AS p50_ms,
+    least(
+        rollup.latency_value(min(bucket) FILTER (WHERE reached >= ceil(0.90 * total::double precision))),
+        max(max_us) / 1000.0
+    ) AS p90_ms,
+    least(
+        rollup.latency_value(min(bucket) FILTER (WHERE reached >= ceil(0.95 * total::double precision))),
+        max(max_us) / 1000.0
+    ) AS p95_ms,
+    least(
+        rollup.latency_value(min(bucket) FILTER (WHERE reached >= ceil(0.99 * total::double precision))),
+        max(max_us) / 1000.0
+    ) AS p99_ms,
     (max(max_us) / 1000.0)::double precision AS max_ms
 FROM (
     SELECT
-        CASE
-            WHEN GROUPING(server, tool) = 0 THEN 'tool'
-            WHEN GROUPING(server) = 0 THEN 'server'
-            WHEN GROUPING(date_trunc($4, hour, 'UTC')) = 0 THEN 'time'
-            ELSE 'all'
-        END AS part,
-        date_trunc($4, hour, 'UTC') AS time,
+        part,
+        time,
         server,
         tool,
         bucket,
-        sum(calls) AS calls,
-        max(max_us) AS max_us
-    FROM analytics.fct_tool_latency_hourly
-    WHERE tenant_id = $1 AND hour >= $2 AND hour < $3
-    GROUP BY GROUPING SETS (
-        (bucket), (date_trunc($4, hour, 'UTC'), bucket), (server, bucket), (server, tool, bucket)
-    )
-) AS buckets
+        max_us,
+        sum(calls) OVER (PARTITION BY part, time, server, tool ORDER BY bucket) AS reached,
+        sum(calls) OVER (PARTITION BY part, time, server, tool) AS total
+    FROM (
+        SELECT
+            CASE
+                WHEN GROUPING(server, tool) = 0 THEN 'tool'
+                WHEN GROUPING(server) = 0 THEN 'server'
+                WHEN GROUPING(date_trunc($6, time, 'UTC')) = 0 THEN 'time'
+                ELSE 'all'
+            END AS part,
+            date_trunc($6, time, 'UTC') AS time,
+            server,
+            tool,
+            bucket,
+            sum(calls) AS calls,
+            max(max_us) AS max_us
+        FROM (
+            SELECT hour AS time, server, tool, bucket, calls, max_us
+            FROM analytics.fct_tool_latency_hourly
+            WHERE tenant_id = $1 AND hour >= $2 AND hour < $3
+            UNION ALL
+            SELECT day, server, tool, bucket, calls, max_us
+            FROM analytics.fct_tool_latency_daily
+            WHERE tenant_id = $1 AND day >= $3 AND day < $4
+            UNION ALL
+            SELECT hour, server, tool, bucket, calls, max_us
+            FROM analytics.fct_tool_latency_hourly
+            WHERE tenant_id = $1 AND hour >= $4 AND hour < $5
+        ) AS spans
+        GROUP BY GROUPING SETS (
+            (bucket), (date_trunc($6, time, 'UTC'), bucket), (server, bucket), (server, tool, bucket)
+        )
+    ) AS buckets
+) AS ranked
 GROUP BY part, time, server, tool;
 
 -- name: usage_by_minute

@@ -45,6 +45,26 @@ class Window:
     group_by: Annotated[GroupBy, Field(description="Length of one point of the time series.")]
     complete: Annotated[bool, Field(description="False when the last point is still filling up.")]
 
+    def whole_days(self) -> tuple[datetime, datetime]:
+        """The days (UTC) that lie wholly inside, from midnight to midnight; (start, start) when there is none."""
+        first, last = floor(self.start + timedelta(days=1) - timedelta(microseconds=1), "day"), floor(self.end, "day")
+        return (first, last) if first < last else (self.start, self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far back an answer can look, by grouping.
+
+    Attributes:
+        minute_grouping_max_hours: longest timeRange for groupBy=minute, which reads single calls.
+        hourly_days: how long hours are kept.
+        hourly_latency_days: how long percentiles by the hour are kept.
+    """
+
+    minute_grouping_max_hours: int
+    hourly_days: int
+    hourly_latency_days: int
+
 
 def parse_range(text: str) -> timedelta:
     """The length that a timeRange names. A month is 30 days, a year 365.
@@ -71,15 +91,22 @@ def floor(time: datetime, unit: GroupBy) -> datetime:
     return time if unit == "hour" else time.replace(hour=0)
 
 
-def window(text: str, group_by: str, now: datetime, *, real_time: bool, minute_grouping_max_hours: int) -> Window:
+def kept_from(now: datetime, days: int) -> datetime:
+    """The oldest hour of what is kept for so many days: retention takes whole days (UTC)."""
+    return floor(now - timedelta(days=days), "day")
+
+
+def window(text: str, group_by: str, now: datetime, *, real_time: bool, limits: Limits) -> Window:
     """The span of an answer, made of whole points; it starts at the point in which now - timeRange lies.
+
+    By the hour, a span that starts before the hourly percentiles do starts at midnight (UTC): it is made of whole days.
 
     Args:
         text: timeRange.
         group_by: minute, hour or day.
         now: the present.
         real_time: whether the point that is still filling up belongs to it.
-        minute_grouping_max_hours: longest timeRange for groupBy=minute, which reads single calls.
+        limits: how long a timeRange may be, and from when on there are hours.
 
     Raises:
         InvalidParameter: names the parameter and what is allowed.
@@ -88,11 +115,18 @@ def window(text: str, group_by: str, now: datetime, *, real_time: bool, minute_g
     if unit is None:
         raise InvalidParameter(f"groupBy: {group_by[:60]!r} is not allowed; allowed: {', '.join(GROUPINGS)}")
     length = parse_range(text)
-    if unit == "minute" and length > timedelta(hours=minute_grouping_max_hours):
+    if unit == "minute" and length > timedelta(hours=limits.minute_grouping_max_hours):
         raise InvalidParameter(
-            f"groupBy: minute is allowed for a timeRange of at most {minute_grouping_max_hours} hours (it reads single"
-            f" calls), not {text.strip()!r}; use hour or day"
+            f"groupBy: minute is allowed for a timeRange of at most {limits.minute_grouping_max_hours} hours (it reads"
+            f" single calls), not {text.strip()!r}; use hour or day"
         )
     end = now.astimezone(UTC) if real_time else floor(now, unit)
     start = floor(end - length, unit)
+    if unit == "hour":
+        if start < kept_from(now, limits.hourly_days):
+            raise InvalidParameter(
+                f"groupBy: hours are kept for {limits.hourly_days} days, which {text.strip()!r} goes past; use day"
+            )
+        if start < kept_from(now, limits.hourly_latency_days):
+            start = floor(start, "day")
     return Window(text.strip(), start, end, unit, complete=not real_time)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from hubscope.store.policies import timescaledb_schema
 from hubscope.store.pool import Connection
 
 HOURLY: Final = ("cagg_tool_calls_hourly", "cagg_tool_latency_hourly", "cagg_server_checks_hourly")
@@ -23,9 +24,17 @@ DAY: Final = timedelta(days=1)
 
 _BOUND: Final = "SELECT date_trunc('hour', now() - interval '2 hours', 'UTC')"
 _FIRST_HOUR: Final = """
-SELECT date_trunc(
-    'hour', least((SELECT min(time) FROM raw.tool_calls), (SELECT min(time) FROM raw.server_events)), 'UTC'
+SELECT greatest(
+    date_trunc(
+        'hour', least((SELECT min(time) FROM raw.tool_calls), (SELECT min(time) FROM raw.server_events)), 'UTC'
+    ),
+    (SELECT since FROM ops.retained WHERE relation = 'raw')
 )
+"""
+# Below the horizon of raw a refresh would cut away what the aggregate still knows.
+_MARKS: Final = """
+SELECT tenant_id, hour, mark_id FROM rollup.late_marks
+WHERE hour < $1 AND hour >= coalesce((SELECT since FROM ops.retained WHERE relation = 'raw'), '-infinity')
 """
 _REACHED: Final = """
 INSERT INTO rollup.refreshed (aggregate, until) VALUES ($1, $2)
@@ -40,9 +49,6 @@ WITH settled AS (
 )
 INSERT INTO ops.touched_hours (tenant_id, hour) SELECT DISTINCT tenant_id, hour FROM settled ON CONFLICT DO NOTHING
 """
-
-
-_SCHEMA: Final = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'timescaledb'"
 
 
 async def refresh_forward(connection: Connection) -> int:
@@ -76,7 +82,7 @@ async def settle_late(connection: Connection) -> int:
         How many marks were settled. Marks younger than the bound wait: their hours are read from raw meanwhile.
     """
     bound: datetime = await connection.fetchval(_BOUND)
-    marks = await connection.fetch("SELECT tenant_id, hour, mark_id FROM rollup.late_marks WHERE hour < $1", bound)
+    marks = await connection.fetch(_MARKS, bound)
     if not marks:
         return 0
     hours = {mark["hour"] for mark in marks}
@@ -99,9 +105,7 @@ async def settle_late(connection: Connection) -> int:
 
 
 async def _refresh(connection: Connection, aggregate: str, start: datetime, end: datetime) -> None:
-    schema = await connection.fetchval(
-        "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'timescaledb'"
-    )
+    schema = await timescaledb_schema(connection)
     await connection.execute(f"CALL {schema}.refresh_continuous_aggregate('rollup.{aggregate}', '{start}', '{end}')")
 
 

@@ -26,6 +26,8 @@ from hubscope.instruments import Instruments
 from hubscope.model import CALL_STATUSES, Receipt
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect
+from hubscope.store.recount import recount
+from hubscope.store.retention import Horizons, retain
 from tests.conftest import ROLES
 from tests.events import server_event, tool_call
 
@@ -52,7 +54,7 @@ SELECT
     coalesce(sum(response_bytes), 0)::bigint,
     max(time)
 FROM raw.tool_calls
-WHERE tenant_id = ANY($1)
+WHERE tenant_id = ANY($1) AND time >= $2
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 LATENCY_OF_RAW: Final = """
@@ -61,7 +63,7 @@ SELECT
     count(*),
     max(round(duration_ms * 1000)::bigint)
 FROM raw.tool_calls
-WHERE tenant_id = ANY($1) AND duration_ms IS NOT NULL
+WHERE tenant_id = ANY($1) AND time >= $2 AND duration_ms IS NOT NULL
 GROUP BY 1, 2, 3, 4, 5, 6
 """
 CHECKS_OF_RAW: Final = """
@@ -78,7 +80,7 @@ SELECT
     coalesce(max(round(latency_ms * 1000)::bigint), 0),
     max(time)
 FROM raw.server_events
-WHERE tenant_id = ANY($1)
+WHERE tenant_id = ANY($1) AND time >= $2
 GROUP BY 1, 2, 3, 4, 5
 """
 RECOUNTS: Final = {
@@ -88,14 +90,25 @@ RECOUNTS: Final = {
     "tool_latency_daily": LATENCY_OF_RAW.format(unit="day"),
     "server_checks_hourly": CHECKS_OF_RAW,
 }
+
+
+def unit_of(relation: str) -> str:
+    return "day" if relation.endswith("_daily") else "hour"
+
+
 DIFFERENCES: Final = " UNION ALL ".join(
     f"SELECT '{name}', side, row FROM ("
     f"SELECT 'too much' AS side, to_jsonb(t) AS row FROM ({ours} EXCEPT ALL ({recount})) AS t UNION ALL"
     f" SELECT 'missing', to_jsonb(t) FROM (({recount}) EXCEPT ALL {ours}) AS t) AS sides"
     for name, recount in RECOUNTS.items()
-    for ours in [f"SELECT * FROM rollup.{name} WHERE tenant_id = ANY($1)"]
+    for ours in [f"SELECT * FROM rollup.{name} WHERE tenant_id = ANY($1) AND {unit_of(name)} >= $2"]
 )
-"""Where the rollups and a recount differ; in one statement, so of one instant."""
+"""Where the rollups and a recount differ from a midnight ($2) on; in one statement, so of one instant."""
+OLDER: Final = " UNION ALL ".join(
+    f"SELECT '{name}', to_jsonb(t)::text FROM rollup.{name} AS t WHERE tenant_id = ANY($1) AND {unit_of(name)} < $2"
+    for name in RECOUNTS
+)
+BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Store:
@@ -105,6 +118,9 @@ class Store:
         self._ingest = ingest
         self._folders = itertools.cycle([(folder, asyncio.Lock()) for folder in folders])
         self._checker, self._checking = checker, asyncio.Lock()
+        self.raw_since = BEGINNING
+        """From when on raw is whole; what the rollups say of the time before may not change."""
+        self._older: list[tuple[Any, ...]] = []
 
     async def post(self, tenant: str, *events: dict[str, Any]) -> Receipt:
         principal = Principal(tenant=tenant, scopes=LOCAL.scopes)
@@ -117,10 +133,22 @@ class Store:
         return moved
 
     async def check(self, *tenants: str) -> None:
-        """Fail unless the rollups equal a recount now."""
+        """Fail unless the rollups equal a recount now, and say of the time before raw what they said."""
         async with self._checking:
-            wrong = await self._checker.fetch(DIFFERENCES, tenants)
+            wrong = await self._checker.fetch(DIFFERENCES, tenants, self.raw_since)
+            older = await self._checker.fetch(OLDER, tenants, self.raw_since)
         assert [tuple(row) for row in wrong] == []
+        assert sorted(tuple(row) for row in older) == self._older
+
+    async def raw_is_gone(self, tenants: Sequence[str], since: datetime) -> None:
+        """Remember what the rollups say of the time before."""
+        async with self._checking:
+            self._older = sorted(tuple(row) for row in await self._checker.fetch(OLDER, tenants, since))
+        self.raw_since = since
+
+    def raw_is_whole(self) -> None:
+        """Begin anew."""
+        self.raw_since, self._older = BEGINNING, []
 
     async def fetch(self, query: str, *args: object) -> list[tuple[Any, ...]]:
         async with self._checking:
@@ -142,6 +170,14 @@ async def store(database: str, settings: Settings, monkeypatch: pytest.MonkeyPat
     await ingest.close()
     for worker in workers:
         await worker.close()
+
+
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[Connection]:
+    """A connection under the owner role, which retains and recounts."""
+    connection = await connect(database, role=ROLES.owner, name="tests")
+    yield connection
+    await connection.close()
 
 
 async def holds(prove: Callable[[], None]) -> None:
@@ -222,50 +258,85 @@ class Fold:
     max_batches: int
 
 
+@dataclass(frozen=True)
+class Retain:
+    """Take what is older than three days out of raw."""
+
+
+@dataclass(frozen=True)
+class Recount:
+    """The nightly check; there is never anything to repair."""
+
+
+def still_accepted(post: Post, since: datetime) -> list[dict[str, Any]]:
+    """The events of a post that ingest would take: none from before raw."""
+    return [event for event in post.events if datetime.fromisoformat(event["time"]) >= since]
+
+
 POSTS = st.builds(Post, st.integers(0, 1), st.lists(CALLS | CALLS | CHECKS, min_size=1, max_size=25))
 FOLDS = st.builds(Fold, st.sampled_from([1, 2, 2_000]))
+KEPT: Final = (
+    "SELECT count(*) FROM (SELECT tenant_id FROM raw.tool_calls UNION ALL SELECT tenant_id FROM raw.server_events)"
+    " AS stored WHERE tenant_id = ANY($1)"
+)
 STEPS = st.lists(
-    st.lists(POSTS | FOLDS, min_size=1, max_size=1) | st.lists(POSTS | FOLDS, min_size=2, max_size=5),
+    st.lists(POSTS | FOLDS | st.builds(Retain) | st.builds(Recount), min_size=1, max_size=1)
+    | st.lists(POSTS | FOLDS | st.builds(Recount), min_size=2, max_size=5),
     min_size=1,
     max_size=8,
 )
 """What happens one after the other; in each step one thing, or several at once."""
 
 
-async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store) -> None:
+async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store, owner: Connection) -> None:
     loop = asyncio.get_running_loop()
     numbers = itertools.count()
+    wanted = Horizons(MIDNIGHT - timedelta(days=3), BEGINNING, BEGINNING, None)
+    alone = asyncio.Lock()
 
-    async def play(steps: list[list[Post | Fold]]) -> None:
+    async def retain_now(tenants: list[str]) -> None:
+        await store.raw_is_gone(tenants, wanted.raw)
+        await retain(owner, "postgres", wanted)
+
+    async def recount_now() -> None:
+        async with alone:
+            assert (await recount(owner, wanted, datetime.now(UTC)))[1] == []
+
+    async def play(steps: list[list[Post | Fold | Retain | Recount]]) -> None:
         number = next(numbers)
         tenants = [f"north {number}", f"south {number}"]
-        accepted = sent = 0
+        accepted = sent = asked = gone = 0
+        store.raw_is_whole()
         for step in steps:
-            posts = [store.post(tenants[one.tenant], *one.events) for one in step if isinstance(one, Post)]
+            events = [
+                (tenants[one.tenant], still_accepted(one, store.raw_since)) for one in step if isinstance(one, Post)
+            ]
+            posts = [store.post(tenant, *some) for tenant, some in events if some]
+            asked += sum(len(some) for _, some in events)
             folds = [store.fold(one.max_batches) for one in step if isinstance(one, Fold)]
             looks = [store.check(*tenants)] if len(step) > 1 else []
-            receipts, _, _ = await asyncio.gather(
-                asyncio.gather(*posts), asyncio.gather(*folds), asyncio.gather(*looks)
+            recounts = [recount_now() for one in step if isinstance(one, Recount)]
+            if any(isinstance(one, Retain) for one in step):
+                before = await store.fetch(KEPT, tenants)
+                await retain_now(tenants)
+                gone += before[0][0] - (await store.fetch(KEPT, tenants))[0][0]
+            receipts, _, _, _ = await asyncio.gather(
+                asyncio.gather(*posts), asyncio.gather(*folds), asyncio.gather(*looks), asyncio.gather(*recounts)
             )
             assert all(receipt.rejected == [] for receipt in receipts)
             accepted += sum(receipt.accepted for receipt in receipts)
             sent += sum(receipt.accepted + receipt.duplicates for receipt in receipts)
             await store.check(*tenants)
-        assert sent == sum(len(one.events) for step in steps for one in step if isinstance(one, Post))
-        kept = await store.fetch(
-            "SELECT count(*) FROM (SELECT tenant_id FROM raw.tool_calls UNION ALL SELECT tenant_id FROM"
-            " raw.server_events) AS stored WHERE tenant_id = ANY($1)",
-            tenants,
-        )
-        assert kept == [(accepted,)]
+        assert sent == asked
+        assert await store.fetch(KEPT, tenants) == [(accepted - gone,)]
         while await store.fold():
             pass
         await store.check(*tenants)
         assert await store.fetch("SELECT 1 FROM rollup.pending WHERE tenant_id = ANY($1)", tenants) == []
 
-    @examples(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(STEPS)
-    def prove(steps: list[list[Post | Fold]]) -> None:
+    def prove(steps: list[list[Post | Fold | Retain | Recount]]) -> None:
         on(loop, play(steps))
 
     await holds(prove)

@@ -9,15 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubscope.errors import InvalidParameter
-from hubscope.insight.window import GROUPINGS, Window, floor, parse_range, window
+from hubscope.insight.window import GROUPINGS, Limits, Window, floor, parse_range, window
 
 pytestmark = pytest.mark.meta_tools
 
 NOW = datetime(2026, 11, 21, 20, 47, 12, 345678, tzinfo=UTC)
 
+LIMITS = Limits(minute_grouping_max_hours=24, hourly_days=400, hourly_latency_days=8)
+
 
 def span(text: str = "24 hours", group_by: str = "hour", *, real_time: bool = True) -> Window:
-    return window(text, group_by, NOW, real_time=real_time, minute_grouping_max_hours=24)
+    return window(text, group_by, NOW, real_time=real_time, limits=LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_without_real_time_the_point_that_is_still_filling_up_is_left_out() -> N
 
 def test_days_are_utc_days_whatever_the_zone_of_the_present() -> None:
     in_tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
-    assert window("1 day", "day", in_tokyo, real_time=True, minute_grouping_max_hours=24) == span("1 day", "day")
+    assert window("1 day", "day", in_tokyo, real_time=True, limits=LIMITS) == span("1 day", "day")
 
 
 def test_minute_grouping_over_a_long_range_is_refused_with_the_limit() -> None:

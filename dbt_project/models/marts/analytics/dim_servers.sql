@@ -1,14 +1,15 @@
 {{ config(materialized='view', tags=['live']) }}
+-- Used tools come from days, which are kept for ever: a server does not lose its history with the hours.
 with used as (
     select
         tenant_id,
         server,
-        min(hour) as first_seen_at,
+        min(day) as first_seen_at,
         max(last_call_at) as last_seen_at,
         count(distinct tool) as tools,
         sum(calls)::bigint as calls,
         max(transport) as transport
-    from {{ source('rollup', 'tool_calls_hourly') }}
+    from {{ source('rollup', 'tool_calls_daily') }}
     group by tenant_id, server
 ),
 

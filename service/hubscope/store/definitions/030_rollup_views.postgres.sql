@@ -1,6 +1,18 @@
--- rollup.*: at any instant a recount of raw. Stored hours and days plus pending deltas, read in one snapshot.
+-- rollup.*: at any instant a recount of raw, in one snapshot. Hours and days that have pending deltas are added up from
+-- what is stored and what is pending; all others are read as they are stored, which a long range is made of.
 
 CREATE OR REPLACE VIEW rollup.tool_calls_hourly AS
+SELECT
+    tenant_id, hour, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+    cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes,
+    last_call_at
+FROM rollup.stored_tool_calls_hourly AS stored
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM rollup.pending, unnest(pending.tool_calls) AS d
+    WHERE pending.tenant_id = stored.tenant_id AND d.hour = stored.hour
+)
+UNION ALL
 SELECT
     tenant_id,
     hour,
@@ -23,20 +35,35 @@ SELECT
     max(last_call_at) AS last_call_at
 FROM (
     SELECT
-        tenant_id, hour, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
-        cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes,
-        last_call_at
-    FROM rollup.stored_tool_calls_hourly
+        stored.tenant_id, stored.hour, stored.hub, stored.server, stored.tool, stored.transport, stored.client,
+        stored.calls, stored.ok_calls, stored.error_calls, stored.timeout_calls, stored.cancelled_calls,
+        stored.denied_calls, stored.timed_calls, stored.duration_sum_us, stored.duration_max_us, stored.request_bytes,
+        stored.response_bytes, stored.last_call_at
+    FROM (
+        SELECT DISTINCT pending.tenant_id, d.hour AS hour
+        FROM rollup.pending, unnest(pending.tool_calls) AS d
+    ) AS touched
+    INNER JOIN rollup.stored_tool_calls_hourly AS stored
+        ON stored.tenant_id = touched.tenant_id AND stored.hour = touched.hour
     UNION ALL
     SELECT
-        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls,
-        d.error_calls, d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls, d.duration_sum_us,
-        d.duration_max_us, d.request_bytes, d.response_bytes, d.last_call_at
+        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls, d.error_calls,
+        d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls, d.duration_sum_us, d.duration_max_us,
+        d.request_bytes, d.response_bytes, d.last_call_at
     FROM rollup.pending, unnest(pending.tool_calls) AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, transport, client;
 
 CREATE OR REPLACE VIEW rollup.tool_latency_hourly AS
+SELECT
+    tenant_id, hour, hub, server, tool, bucket, calls, max_us
+FROM rollup.stored_tool_latency_hourly AS stored
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    WHERE pending.tenant_id = stored.tenant_id AND d.hour = stored.hour
+)
+UNION ALL
 SELECT
     tenant_id,
     hour,
@@ -48,8 +75,14 @@ SELECT
     max(max_us) AS max_us
 FROM (
     SELECT
-        tenant_id, hour, hub, server, tool, bucket, calls, max_us
-    FROM rollup.stored_tool_latency_hourly
+        stored.tenant_id, stored.hour, stored.hub, stored.server, stored.tool, stored.bucket, stored.calls,
+        stored.max_us
+    FROM (
+        SELECT DISTINCT pending.tenant_id, d.hour AS hour
+        FROM rollup.pending, unnest(pending.tool_latency) AS d
+    ) AS touched
+    INNER JOIN rollup.stored_tool_latency_hourly AS stored
+        ON stored.tenant_id = touched.tenant_id AND stored.hour = touched.hour
     UNION ALL
     SELECT
         pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
@@ -58,6 +91,16 @@ FROM (
 GROUP BY tenant_id, hour, hub, server, tool, bucket;
 
 CREATE OR REPLACE VIEW rollup.server_checks_hourly AS
+SELECT
+    tenant_id, hour, hub, server, source, checks, up_checks, degraded_checks, down_checks, maintenance_checks,
+    unknown_checks, timed_checks, latency_sum_us, latency_max_us, last_check_at
+FROM rollup.stored_server_checks_hourly AS stored
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM rollup.pending, unnest(pending.server_checks) AS d
+    WHERE pending.tenant_id = stored.tenant_id AND d.hour = stored.hour
+)
+UNION ALL
 SELECT
     tenant_id,
     hour,
@@ -76,19 +119,35 @@ SELECT
     max(last_check_at) AS last_check_at
 FROM (
     SELECT
-        tenant_id, hour, hub, server, source, checks, up_checks, degraded_checks, down_checks, maintenance_checks,
-        unknown_checks, timed_checks, latency_sum_us, latency_max_us, last_check_at
-    FROM rollup.stored_server_checks_hourly
+        stored.tenant_id, stored.hour, stored.hub, stored.server, stored.source, stored.checks, stored.up_checks,
+        stored.degraded_checks, stored.down_checks, stored.maintenance_checks, stored.unknown_checks,
+        stored.timed_checks, stored.latency_sum_us, stored.latency_max_us, stored.last_check_at
+    FROM (
+        SELECT DISTINCT pending.tenant_id, d.hour AS hour
+        FROM rollup.pending, unnest(pending.server_checks) AS d
+    ) AS touched
+    INNER JOIN rollup.stored_server_checks_hourly AS stored
+        ON stored.tenant_id = touched.tenant_id AND stored.hour = touched.hour
     UNION ALL
     SELECT
-        pending.tenant_id, d.hour, d.hub, d.server, d.source, d.checks, d.up_checks, d.degraded_checks,
-        d.down_checks, d.maintenance_checks, d.unknown_checks, d.timed_checks, d.latency_sum_us, d.latency_max_us,
-        d.last_check_at
+        pending.tenant_id, d.hour, d.hub, d.server, d.source, d.checks, d.up_checks, d.degraded_checks, d.down_checks,
+        d.maintenance_checks, d.unknown_checks, d.timed_checks, d.latency_sum_us, d.latency_max_us, d.last_check_at
     FROM rollup.pending, unnest(pending.server_checks) AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, source;
 
 CREATE OR REPLACE VIEW rollup.tool_calls_daily AS
+SELECT
+    tenant_id, day, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+    cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes,
+    last_call_at
+FROM rollup.stored_tool_calls_daily AS stored
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM rollup.pending, unnest(pending.tool_calls) AS d
+    WHERE pending.tenant_id = stored.tenant_id AND date_trunc('day', d.hour, 'UTC') = stored.day
+)
+UNION ALL
 SELECT
     tenant_id,
     day,
@@ -111,10 +170,16 @@ SELECT
     max(last_call_at) AS last_call_at
 FROM (
     SELECT
-        tenant_id, day, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
-        cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes, response_bytes,
-        last_call_at
-    FROM rollup.stored_tool_calls_daily
+        stored.tenant_id, stored.day, stored.hub, stored.server, stored.tool, stored.transport, stored.client,
+        stored.calls, stored.ok_calls, stored.error_calls, stored.timeout_calls, stored.cancelled_calls,
+        stored.denied_calls, stored.timed_calls, stored.duration_sum_us, stored.duration_max_us, stored.request_bytes,
+        stored.response_bytes, stored.last_call_at
+    FROM (
+        SELECT DISTINCT pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
+        FROM rollup.pending, unnest(pending.tool_calls) AS d
+    ) AS touched
+    INNER JOIN rollup.stored_tool_calls_daily AS stored
+        ON stored.tenant_id = touched.tenant_id AND stored.day = touched.day
     UNION ALL
     SELECT
         pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.transport, d.client,
@@ -126,6 +191,15 @@ GROUP BY tenant_id, day, hub, server, tool, transport, client;
 
 CREATE OR REPLACE VIEW rollup.tool_latency_daily AS
 SELECT
+    tenant_id, day, hub, server, tool, bucket, calls, max_us
+FROM rollup.stored_tool_latency_daily AS stored
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    WHERE pending.tenant_id = stored.tenant_id AND date_trunc('day', d.hour, 'UTC') = stored.day
+)
+UNION ALL
+SELECT
     tenant_id,
     day,
     hub,
@@ -136,8 +210,14 @@ SELECT
     max(max_us) AS max_us
 FROM (
     SELECT
-        tenant_id, day, hub, server, tool, bucket, calls, max_us
-    FROM rollup.stored_tool_latency_daily
+        stored.tenant_id, stored.day, stored.hub, stored.server, stored.tool, stored.bucket, stored.calls,
+        stored.max_us
+    FROM (
+        SELECT DISTINCT pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
+        FROM rollup.pending, unnest(pending.tool_latency) AS d
+    ) AS touched
+    INNER JOIN rollup.stored_tool_latency_daily AS stored
+        ON stored.tenant_id = touched.tenant_id AND stored.day = touched.day
     UNION ALL
     SELECT
         pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,

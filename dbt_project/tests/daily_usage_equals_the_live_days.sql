@@ -1,4 +1,4 @@
--- Every built day says the same as the hours it stands for, unless a fold touched it after the build.
+-- Every built day says the same as the live one, unless a fold touched it after the build.
 select daily.tenant_id, daily.day
 from (
     select tenant_id, day, sum(calls) as calls, max(built_through) as built_through
@@ -7,12 +7,9 @@ from (
 ) as daily
 where
     daily.calls <> (
-        select coalesce(sum(hourly.calls), 0)
-        from {{ ref('fct_tool_usage_hourly') }} as hourly
-        where
-            hourly.tenant_id = daily.tenant_id
-            and hourly.hour >= daily.day
-            and hourly.hour < daily.day + interval '1 day'
+        select coalesce(sum(live.calls), 0)
+        from {{ ref('fct_tool_usage_daily_live') }} as live
+        where live.tenant_id = daily.tenant_id and live.day = daily.day
     )
     and not exists (select 1 from {{ source('rollup', 'backlog') }} as backlog where backlog.batches > 0)
     and not exists (

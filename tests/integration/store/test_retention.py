@@ -1,0 +1,264 @@
+"""Retention on plain PostgreSQL: what is past its days goes, what stands on it stays true."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+
+from hubscope.access import LOCAL
+from hubscope.app import App, opened
+from hubscope.errors import InvalidSetting, JobFailed
+from hubscope.settings import Settings
+from hubscope.store import Connection, connect, retention
+from hubscope.store.recount import recount
+from hubscope.store.retention import Horizons, horizons, plan, retain
+from hubscope.worker import Worker
+from hubscope.worker import opened as worker_opened
+from tests.conftest import ROLE_PREFIX, ROLES
+from tests.events import server_event, tool_call
+
+pytestmark = [pytest.mark.store, pytest.mark.integration]
+
+AGES: Final = (0, 1, 2, 4, 6, 12, 30)
+"""Days ago of the events below."""
+KEPT: Final = {"raw_days": 3, "hourly_latency_days": 5, "hourly_days": 10, "daily_days": 20}
+NOON: Final = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@pytest.fixture
+def wide(database: str) -> Settings:
+    """Settings that take events of the last two months."""
+    return Settings.load(
+        database_url=database, role_prefix=ROLE_PREFIX, max_event_age_days=60, retention_hourly_latency_days=61
+    )
+
+
+@pytest.fixture
+def narrow(database: str) -> Settings:
+    """Settings that keep little."""
+    kept = {f"retention_{name}": days for name, days in KEPT.items()}
+    return Settings.load(database_url=database, role_prefix=ROLE_PREFIX, max_event_age_days=2, **kept)
+
+
+@pytest.fixture
+async def filled(database: str, wide: Settings) -> AsyncIterator[App]:
+    """A store with a call and a check of each age, at the start of its day, and its own service."""
+    async with opened(wide, database) as app:
+        for age in AGES:
+            time = (NOON - timedelta(days=age)).isoformat()
+            events = [tool_call(time=time), tool_call(time=time, status="error"), server_event(time=time)]
+            receipt = await app.ingest.post(LOCAL, json.dumps(events).encode(), "application/json")
+            assert receipt.accepted == 3
+        yield app
+
+
+@pytest.fixture
+async def worker(database: str, narrow: Settings) -> AsyncIterator[Worker]:
+    async with worker_opened(narrow, database) as opened_worker:
+        yield opened_worker
+
+
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[Connection]:
+    connection = await connect(database, role=ROLES.owner, name="tests")
+    yield connection
+    await connection.close()
+
+
+async def ages(connection: Connection, relation: str, column: str) -> set[int]:
+    """How many days ago the rows of a relation are."""
+    rows = await connection.fetch(f"SELECT DISTINCT date_trunc('day', {column}, 'UTC') AS day FROM {relation}")
+    return {(NOON - row["day"]).days for row in rows}
+
+
+async def bytes_of_raw(connection: Connection) -> int:
+    size: int = await connection.fetchval(
+        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = 'raw'::regnamespace"
+        " AND relkind = 'r'"
+    )
+    return size
+
+
+def counters(exposition: bytes) -> list[str]:
+    lines = exposition.decode().splitlines()
+    return [line for line in lines if line.startswith("hub_tool_calls_total")]
+
+
+async def test_what_is_past_its_days_goes_and_everything_else_stays(
+    filled: App, worker: Worker, admin: Connection
+) -> None:
+    before, counted = await bytes_of_raw(admin), counters(await filled.metrics())
+    taken = await worker.retention()
+    for relation, column, days in (
+        ("raw.tool_calls", "time", KEPT["raw_days"]),
+        ("raw.server_events", "time", KEPT["raw_days"]),
+        ("rollup.tool_latency_hourly", "hour", KEPT["hourly_latency_days"]),
+        ("rollup.tool_calls_hourly", "hour", KEPT["hourly_days"]),
+        ("rollup.server_checks_hourly", "hour", KEPT["hourly_days"]),
+        ("rollup.tool_calls_daily", "day", KEPT["daily_days"]),
+        ("rollup.tool_latency_daily", "day", KEPT["daily_days"]),
+    ):
+        assert await ages(admin, relation, column) == {age for age in AGES if age <= days}, relation
+    assert await bytes_of_raw(admin) < before - taken["bytes"] // 2
+    # Counters do not go down, though the days that they were added up from are gone.
+    assert counters(await filled.metrics()) == counted
+    assert f'status="ok",tenant="default",tool="list_directory"}} {len(AGES)}.0' in "".join(
+        line.replace('server="filesystem",', "") for line in counted
+    )
+    assert (await worker.retention()) == {"bytes": 0}
+    assert counters(await filled.metrics()) == counted
+    assert dict(await admin.fetch("SELECT relation, since FROM ops.retained")).keys() == {
+        "raw", "hourly", "hourly_latency", "daily"
+    }  # fmt: skip
+
+
+async def test_a_late_event_from_below_the_horizon_is_refused(
+    filled: App, worker: Worker, narrow: Settings, database: str
+) -> None:
+    await worker.retention()
+    async with opened(narrow, database) as app:
+        late = tool_call(time=(datetime.now(UTC) - timedelta(days=KEPT["raw_days"])).isoformat())
+        receipt = await app.ingest.post(LOCAL, json.dumps([late]).encode(), "application/json")
+        assert [one.code for one in receipt.rejected] == ["too_old"]
+
+
+async def test_time_that_passes_is_enough(filled: App, owner: Connection, wide: Settings) -> None:
+    later = datetime.now(UTC) + timedelta(days=85)
+    assert {part.relation for part in await retain(owner, "postgres", horizons(wide, later))} == {
+        "raw",
+        "hourly_latency",
+    }
+    assert await ages(owner, "raw.tool_calls", "time") == {age for age in AGES if age < 5}
+
+
+async def test_a_plan_names_what_would_go_with_its_bytes_and_takes_nothing(
+    filled: App, narrow: Settings, owner: Connection
+) -> None:
+    wanted = horizons(narrow, datetime.now(UTC))
+    while await owner.fetchval("SELECT rollup.fold()"):
+        pass
+    planned = await plan(owner, "postgres", wanted)
+    assert await plan(owner, "postgres", wanted) == planned
+    assert {part.relation for part in planned} == {"raw", "hourly", "hourly_latency", "daily"}
+    assert all(part.bytes > 0 for part in planned)
+    assert [(part.relation, part.name) for part in await retain(owner, "postgres", wanted)] == [
+        (part.relation, part.name) for part in planned
+    ]
+    assert await plan(owner, "postgres", wanted) == []
+
+
+async def test_the_command_shows_a_dry_run_and_then_does_it(filled: App, database: str, owner: Connection) -> None:
+    def hubscope(*arguments: str) -> Any:
+        kept = {f"HUBSCOPE_RETENTION_{name.upper()}": str(days) for name, days in KEPT.items()}
+        environment = os.environ | kept | {
+            "HUBSCOPE_DATABASE_URL": database,
+            "HUBSCOPE_ROLE_PREFIX": ROLE_PREFIX,
+            "HUBSCOPE_MAX_EVENT_AGE_DAYS": "2",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "hubscope", "retention", *arguments],
+            env=environment, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    shown = json.loads(hubscope("--dry-run", "--json"))
+    assert shown["dry_run"] is True
+    assert shown["bytes"] == sum(part["bytes"] for part in shown["parts"]) > 0
+    assert await ages(owner, "raw.tool_calls", "time") == set(AGES)
+    told = hubscope("--dry-run")
+    assert "HUBSCOPE_RETENTION_RAW_DAYS" in told
+    assert max(len(line) for line in told.splitlines()) <= 80
+    print(told)
+    assert "Gone" in hubscope()
+    assert await ages(owner, "raw.tool_calls", "time") == {age for age in AGES if age <= KEPT["raw_days"]}
+    assert "Nothing is past its days" in hubscope()
+
+
+async def test_a_partition_in_use_is_left_for_the_next_run(
+    filled: App, narrow: Settings, owner: Connection, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LOCK_TIMEOUT", "100ms")
+    wanted = horizons(narrow, datetime.now(UTC))
+    async with admin.transaction():
+        assert await admin.fetchval("SELECT count(*) FROM raw.tool_calls") == 2 * len(AGES)
+        with pytest.raises(JobFailed, match="in use"):
+            await retain(owner, "postgres", wanted)
+    # The reader is gone; what was half detached is finished.
+    await retain(owner, "postgres", wanted)
+    assert await ages(owner, "raw.tool_calls", "time") == {age for age in AGES if age <= KEPT["raw_days"]}
+    assert await plan(owner, "postgres", wanted) == []
+
+
+# The nightly recount
+
+LONG_AGO: Final = NOON - timedelta(days=61)
+ALL: Final = Horizons(LONG_AGO, LONG_AGO, LONG_AGO, None)
+
+
+async def test_a_recount_finds_nothing_to_repair_where_nothing_is_wrong(filled: App, worker: Worker) -> None:
+    assert await worker.recount() == {"days": KEPT["raw_days"] + 1, "repaired_rows": 0}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE rollup.stored_{name} SET {count} = {count} + 1",
+        "DELETE FROM rollup.stored_{name}",
+        "UPDATE rollup.stored_{name} SET server = 'ghost'",
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("tool_calls_hourly", "calls"),
+        ("tool_latency_hourly", "calls"),
+        ("server_checks_hourly", "checks"),
+        ("tool_calls_daily", "calls"),
+        ("tool_latency_daily", "calls"),
+    ],
+)
+async def test_a_recount_repairs_what_differs_and_leaves_pending_alone(
+    filled: App, owner: Connection, name: str, count: str, damage: str
+) -> None:
+    true = await owner.fetch(f"SELECT * FROM rollup.{name} ORDER BY 1, 2, 3, 4, 5, 6")
+    while await owner.fetchval("SELECT rollup.fold()"):
+        pass
+    await owner.execute(damage.format(name=name, count=count))
+    now = datetime.now(UTC)
+    late = [tool_call(time=NOON.isoformat()), server_event(time=NOON.isoformat())]
+    await filled.ingest.post(LOCAL, json.dumps(late).encode(), "application/json")
+    days, repairs = await recount(owner, ALL, now)
+    assert days == max(AGES) + 1
+    assert {repair.relation for repair in repairs} == {name}
+    assert await owner.fetchval("SELECT count(*) FROM rollup.pending") == 1
+    assert (await recount(owner, ALL, now))[1] == []
+    while await owner.fetchval("SELECT rollup.fold()"):
+        pass
+    assert (await recount(owner, ALL, now))[1] == []
+    repaired = await owner.fetch(f"SELECT * FROM rollup.{name} ORDER BY 1, 2, 3, 4, 5, 6")
+    assert [dict(row)[count] for row in repaired[:-1]] == [dict(row)[count] for row in true[:-1]]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"retention_raw_days": 7}, "HUBSCOPE_RETENTION_RAW_DAYS"),
+        ({"retention_hourly_days": 7}, "HUBSCOPE_RETENTION_HOURLY_DAYS"),
+        ({"retention_hourly_latency_days": 7}, "HUBSCOPE_RETENTION_HOURLY_LATENCY_DAYS"),
+        ({"max_event_age_days": 8}, "HUBSCOPE_RETENTION_HOURLY_LATENCY_DAYS"),
+        ({"retention_daily_days": 399}, "HUBSCOPE_RETENTION_DAILY_DAYS"),
+    ],
+)
+def test_nothing_is_kept_shorter_than_events_may_be_late(changes: dict[str, int], names: str) -> None:
+    with pytest.raises(InvalidSetting, match=names):
+        Settings.load(**changes)
