@@ -17,7 +17,7 @@ from hubscope.access import Principal
 from hubscope.errors import DatabaseAway, Unavailable
 from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
-from hubscope.insight import AnalyticsReport, analytics
+from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, integration_status
 from hubscope.instruments import Instruments
 from hubscope.marts import install_live_marts
 from hubscope.settings import Settings
@@ -95,6 +95,7 @@ class App:
         readers: pool of the reader role.
         ingest: the way in.
         engine: who keeps the rollups; None until the database was reached.
+        engine_reason: one sentence on why.
     """
 
     settings: Settings
@@ -105,6 +106,7 @@ class App:
     instruments: Instruments
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
+    engine_reason: str | None = None
 
     async def report(
         self,
@@ -127,6 +129,18 @@ class App:
                 include_real_time=include_real_time,
                 include_metadata=include_metadata,
                 top=top,
+                now=datetime.now(UTC),
+            )
+
+    async def status(self, principal: Principal) -> IntegrationStatus:
+        """The answer of hub__integration_status; see `insight.integration_status`."""
+        async with borrowed(self.readers, self.settings) as connection:
+            return await integration_status(
+                connection,
+                principal,
+                self.settings,
+                await detect(connection),
+                uptime_s=self.uptime_s,
                 now=datetime.now(UTC),
             )
 
@@ -154,7 +168,7 @@ class App:
         """Find out what the database can do, once it is there; before the first migration there is nothing to see."""
         if await connection.fetchval("SELECT to_regclass('ops.store') IS NOT NULL"):
             found = await detect(connection)
-            self.engine = found.engine
+            self.engine, self.engine_reason = found.engine, found.reason
             self.instruments.build.labels(hubscope.__version__, found.engine).set(1)
             log.info("store reached", **asdict(found))
 

@@ -21,8 +21,8 @@ def model(folder: Path, name: str, text: str) -> None:
 
 async def test_every_live_mart_exists_after_migration_and_is_readable(reader: Connection) -> None:
     assert {mart.name for mart in live_marts()} == {
-        "dim_servers", "fct_tool_call_totals", "fct_tool_calls", "fct_tool_latency_daily", "fct_tool_latency_hourly",
-        "fct_tool_usage_daily_live", "fct_tool_usage_hourly", "mart_status",
+        "database_job_errors", "dim_servers", "fct_tool_call_totals", "fct_tool_calls", "fct_tool_latency_daily",
+        "fct_tool_latency_hourly", "fct_tool_usage_daily_live", "fct_tool_usage_hourly", "job_status", "mart_status",
     }  # fmt: skip
     for mart in live_marts():
         await reader.fetch(f"SELECT * FROM {mart.schema}.{mart.name}")

@@ -254,5 +254,30 @@ async def test_the_report_is_the_same_as_on_plain_postgresql(
     assert answers[0]["overview"]["usage"]["calls"] == 60
 
 
+@pytest.mark.meta_tools
+async def test_failures_of_the_databases_own_jobs_are_told(
+    timescale_settings: Settings, timescale_database: str
+) -> None:
+    admin = await connect(timescale_database, name="tests")
+    async with opened(timescale_settings, timescale_database) as app:
+        status = await app.status(LOCAL)
+        assert (status.status, status.database.engine, status.database.licence) == ("healthy", "timescale", "timescale")
+        # What its scheduler writes when a job fails (there is no scheduler here to do it).
+        await admin.execute(
+            "INSERT INTO _timescaledb_internal.bgw_job_stat_history"
+            " (job_id, pid, execution_start, execution_finish, succeeded, data)"
+            " SELECT job_id, 1, now(), now(), false, jsonb_build_object("
+            " 'job', jsonb_build_object('proc_schema', proc_schema, 'proc_name', proc_name),"
+            " 'error_data', jsonb_build_object('message', 'no room left', 'sqlerrcode', '53100'))"
+            " FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' AND hypertable_name = 'tool_calls'"
+        )
+        status = await app.status(LOCAL)
+        assert [(error.errors, error.last_error) for error in status.database_job_errors] == [(1, "no room left")]
+        assert status.status == "degraded"
+        assert "policy_retention failed 1 times" in " ".join(status.problems)
+        assert "hubscope_database_job_errors{" in (await app.metrics()).decode()
+    await admin.close()
+
+
 def test_roles_are_the_same_on_both_engines(timescale_settings: Settings, timescale_database: str) -> None:
     assert roles_of(timescale_settings, timescale_database) == ROLES

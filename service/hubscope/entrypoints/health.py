@@ -43,4 +43,5 @@ async def health(app: App) -> tuple[int, dict[str, Any]]:
             "heap_total": _megabytes(memory.rss - getattr(memory, "shared", 0)),
         },
         "engine": app.engine,
+        "engine_reason": app.engine_reason,
     }

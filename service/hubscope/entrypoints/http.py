@@ -164,6 +164,10 @@ def _rest(app: App) -> FastAPI:
         )
         return as_json(report)
 
+    @api.get("/api/v1/integration-status", tags=["analytics"], summary="The REST twin of hub__integration_status")
+    async def integration_status(request: Request) -> dict[str, Any]:
+        return as_json(await app.status(identify(request.scope)))
+
     api.openapi = _with_events(api.openapi)  # type: ignore[method-assign]
     return api
 

@@ -14,7 +14,7 @@ import hubscope
 from hubscope.access import Principal
 from hubscope.app import App
 from hubscope.errors import HubscopeError
-from hubscope.insight import AnalyticsReport, as_json, as_markdown
+from hubscope.insight import AnalyticsReport, IntegrationStatus, as_json, as_markdown, status_as_markdown
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
 from hubscope.insight.window import FORMS, GroupBy
 
@@ -73,6 +73,31 @@ def build(app: App, principal: Principal) -> MCPServer[Any]:
             raise ToolError(error.detail) from error
         structured = as_json(report)
         text = json.dumps(structured, ensure_ascii=False) if format == "json" else as_markdown(report)
+        return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
+
+    @server.tool(
+        name="hub__integration_status",
+        title="Integration status",
+        description=(
+            "Whether everything between the hub and its answers works: database and engine, worker jobs, freshness,"
+            " retention. Says in plain words what is wrong and what to do."
+        ),
+        annotations=ToolAnnotations(
+            title="Integration status", read_only_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    async def integration_status(
+        format: Annotated[
+            Format,
+            Field(description="Text of the answer: markdown (detailed) or JSON (json). structuredContent is in both."),
+        ] = "detailed",
+    ) -> Annotated[CallToolResult, IntegrationStatus]:
+        try:
+            status = await app.status(principal)
+        except HubscopeError as error:
+            raise ToolError(error.detail) from error
+        structured = as_json(status)
+        text = json.dumps(structured, ensure_ascii=False) if format == "json" else status_as_markdown(status)
         return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
 
     return server

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from hubscope.errors import DatabaseAway
-from hubscope.gauges import rollup_state, server_up, tool_calls
+from hubscope.gauges import jobs, rollup_state, server_up, tool_calls
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
 from hubscope.store import Connection, Pool, borrowed
@@ -27,6 +27,7 @@ GAUGES: Final[dict[str, Gauge]] = {
     "tool_calls": tool_calls.collect,
     "server_up": server_up.collect,
     "rollup_state": rollup_state.collect,
+    "jobs": jobs.collect,
 }
 
 

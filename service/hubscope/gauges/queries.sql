@@ -20,3 +20,9 @@ ORDER BY tenant_id, server;
 -- name: rollup_state
 SELECT engine, pending_batches, extract(epoch FROM now() - last_build_at)::double precision AS mart_age_seconds
 FROM analytics.mart_status;
+
+-- name: jobs
+SELECT job, ok, extract(epoch FROM last_success_at)::double precision AS last_success FROM analytics.job_status ORDER BY job;
+
+-- name: database_job_errors
+SELECT job, errors FROM analytics.database_job_errors ORDER BY job;

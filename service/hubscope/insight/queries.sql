@@ -160,3 +160,12 @@ SELECT
     status.pending_batches,
     (SELECT max(last_seen_at) FROM analytics.dim_servers WHERE tenant_id = $1) AS last_event_at
 FROM analytics.mart_status AS status;
+
+-- name: schema_version
+SELECT max(version) FROM ops.migrations;
+
+-- name: jobs
+SELECT job, started_at, finished_at, ok, error, last_success_at FROM analytics.job_status ORDER BY job;
+
+-- name: database_job_errors
+SELECT job, errors, last_error_at, last_error FROM analytics.database_job_errors ORDER BY job;

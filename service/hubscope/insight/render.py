@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from hubscope.insight.analytics import AnalyticsReport, Latency, Point, ServerUsage, ToolUsage, Usage
+from hubscope.insight.status import IntegrationStatus
 
 NAME_MAX: Final = 60
 _UNSAFE: Final = re.compile(r"[^\w .:/@+\-]+")
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 
 
-def as_json(report: AnalyticsReport) -> dict[str, Any]:
+def as_json(report: AnalyticsReport | IntegrationStatus) -> dict[str, Any]:
     """The report as JSON values: what structuredContent, the REST twin and --json carry."""
     return report.model_dump(mode="json")
 
@@ -40,6 +41,46 @@ def as_markdown(report: AnalyticsReport) -> str:
     if report.metadata:
         lines += ["", "## Metadata", "", *(f"- {name}: {value}" for name, value in report.metadata.items())]
     return "\n".join(lines) + "\n"
+
+
+def status_as_markdown(status: IntegrationStatus) -> str:
+    """The status as markdown."""
+    database, fresh = status.database, status.freshness
+    kept = ", ".join(
+        f"{name} {days} days" if days else f"{name} for ever" for name, days in status.retention_days.items()
+    )
+    lines = [
+        "# Integration status",
+        "",
+        f"**{status.status}**: {_plain(status.message)}",
+        *(("", "## Problems", "", *(f"- {_plain(problem)}" for problem in status.problems)) if status.problems else ()),
+        "",
+        "## Store",
+        "",
+        f"- engine: {database.engine} ({database.reason})",
+        f"- PostgreSQL {database.server_version}"
+        + (f", TimescaleDB {database.timescaledb} ({database.licence})" if database.timescaledb else ""),
+        f"- schema: migration {database.schema_version}",
+        f"- newest event: {_time(fresh.last_event_at) + ' UTC' if fresh.last_event_at else 'none yet'}",
+        f"- marts built: {_time(fresh.marts_built_at) + ' UTC' if fresh.marts_built_at else 'not yet'}"
+        " (live answers need no build)",
+        f"- waiting to be settled: {status.pending_batches} batches",
+        f"- kept: {kept.replace('_', ' ')}",
+    ]
+    if status.jobs:
+        lines += ["", "## Jobs", "", "| job | finished (UTC) | outcome |", "|---|---|---|"]
+        lines += [
+            f"| {job.job} | {_time(job.finished_at)} | {'ok' if job.ok else 'failed: ' + _plain(job.error or '?')} |"
+            for job in status.jobs
+        ]
+    lines += ["", f"hubscope {status.version}, up for {status.uptime_seconds} s"]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Words of a database or a job in one line of markdown: capped, no markup."""
+    clean = " ".join(text.split()).replace("|", "/").replace("<", "(").replace(">", ")")
+    return clean if len(clean) <= 300 else clean[:299] + "…"
 
 
 def name(text: str) -> str:

@@ -55,16 +55,20 @@ async def detect(connection: Connection, *, enable_timeseries: bool = True) -> C
     """Look at a database, under any role; see `choose`."""
     row = await connection.fetchrow(_ASK)
     assert row is not None
-    kept = await connection.fetchval("SELECT engine FROM ops.store") if row["made"] else None
-    return choose(row, kept, enable_timeseries=enable_timeseries)
+    kept = await connection.fetchrow("SELECT engine, reason FROM ops.store") if row["made"] else None
+    engine, why = (kept["engine"], kept["reason"]) if kept else (None, None)
+    return choose(row, engine, why, enable_timeseries=enable_timeseries)
 
 
-def choose(found: Mapping[str, Any], kept: Engine | None, *, enable_timeseries: bool) -> Capabilities:
+def choose(
+    found: Mapping[str, Any], kept: Engine | None, kept_because: str | None = None, *, enable_timeseries: bool
+) -> Capabilities:
     """The engine for a database.
 
     Args:
         found: what was seen there (the columns of the question above).
         kept: the engine that the store was made with, or None for a new one.
+        kept_because: the reason at that time.
         enable_timeseries: HUBSCOPE_ENABLE_TIMESERIES; false chooses the postgres engine for a new store.
 
     Raises:
@@ -81,6 +85,8 @@ def choose(found: Mapping[str, Any], kept: Engine | None, *, enable_timeseries: 
         raise MigrationFailed(f"this store was made on TimescaleDB Community, but {why_not}")
     if kept is not None:
         engine, reason = kept, f"the store was made with the {kept} engine"
+        if kept_because:
+            reason += f" (the reason then: {kept_because})"
         if kept == "postgres" and able:
             reason += "; TimescaleDB is here by now: back up and restore into a new database to use it"
     elif able:

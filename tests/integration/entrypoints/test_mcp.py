@@ -56,7 +56,7 @@ def text_of(result: CallToolResult) -> str:
 
 async def test_the_tool_describes_itself_whole(url: str) -> None:
     async with mcp_client(url) as client:
-        (tool,) = (await client.list_tools()).tools
+        tool = (await client.list_tools()).tools[0]
     assert tool.name == "hub__analytics_advanced"
     assert tool.title
     assert tool.description
@@ -76,7 +76,7 @@ async def test_the_answer_fits_its_schema_and_says_the_same_in_both_formats(url:
         answer = await http.post(f"{url}/v1/events", json=[tool_call(status="error"), tool_call(tool="read_file")])
         assert answer.json()["accepted"] == 2
     async with mcp_client(url) as client:
-        (tool,) = (await client.list_tools()).tools
+        tool = (await client.list_tools()).tools[0]
         arguments = {"timeRange": "1 hour", "groupBy": "minute"}
         detailed = await client.call_tool(tool.name, arguments)
         as_json = await client.call_tool(tool.name, arguments | {"format": "json"})

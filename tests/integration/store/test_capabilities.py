@@ -67,5 +67,7 @@ async def test_plain_postgresql_is_seen_as_such(admin: Connection, reader: Conne
     for connection in (admin, reader):
         found = await detect(connection)
         assert (found.engine, found.timescaledb, found.licence) == ("postgres", None, None)
-        assert found.reason == "the store was made with the postgres engine"
+        assert found.reason == (
+            "the store was made with the postgres engine (the reason then: TimescaleDB is not installed)"
+        )
     assert await admin.fetchval("SELECT engine FROM ops.store") == "postgres"

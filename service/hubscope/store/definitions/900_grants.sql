@@ -19,6 +19,8 @@ GRANT USAGE ON SCHEMA rollup, hub, ops TO :reader;
 GRANT USAGE ON SCHEMA rollup TO :grafana;
 GRANT SELECT ON ops.migrations, ops.store TO :reader;
 GRANT SELECT ON ops.store TO :writer;
+REVOKE ALL ON FUNCTION ops.read_database_job_errors() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ops.read_database_job_errors() TO :worker, :reader, :grafana;
 GRANT USAGE ON SCHEMA analytics, health, uptime, audit TO :reader, :grafana;
 GRANT SELECT ON ALL TABLES IN SCHEMA analytics, health, uptime, audit TO :reader, :grafana;
 ALTER DEFAULT PRIVILEGES FOR ROLE :worker IN SCHEMA analytics, health, uptime, audit
