@@ -1,3 +1,3 @@
 """hubscope: observability-centric analytics for MCP hubs."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
