@@ -185,11 +185,13 @@ class App:
             ):
                 exists = await connection.fetchval("SELECT to_regclass('ops.migrations') IS NOT NULL")
                 version = await connection.fetchval("SELECT max(version) FROM ops.migrations") if exists else 0
+                engine: Engine = await connection.fetchval("SELECT engine FROM ops.store") if exists else "postgres"
         except TimeoutError:
             raise DatabaseAway("the database does not answer") from None
-        if version != newest_version():
+        newest = newest_version(engine=engine)
+        if version != newest:
             raise Unavailable(
-                f"the schema is at migration {version}, this version needs {newest_version()}: run `hubscope migrate`"
+                f"the schema is at migration {version}, this version needs {newest}: run `hubscope migrate`"
             )
 
     @property

@@ -372,6 +372,16 @@ class Settings(BaseSettings):
         ge=0,
         le=36_500,
     )
+    pack_after_days: int = _setting(
+        "HUBSCOPE_PACK_AFTER_DAYS",
+        2,
+        "PostgreSQL: daily latency older than this is packed, one row per tool and day instead of one per bucket.",
+        unit="days",
+        test="tests/integration/store/test_rollups.py::test_a_packed_day_takes_less_room_and_says_the_same",
+        off="0 packs nothing",
+        ge=0,
+        le=36_500,
+    )
     ops_retention_days: Positive = _setting(
         "HUBSCOPE_OPS_RETENTION_DAYS",
         90,

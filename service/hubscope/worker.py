@@ -28,6 +28,7 @@ from hubscope.schedule import Job, run_once
 from hubscope.settings import Settings
 from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, Engine, away, connect, db_errors, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
+from hubscope.store.pack import pack
 from hubscope.store.policies import to_columnstore
 from hubscope.store.recount import recount
 from hubscope.store.retention import horizons, retain
@@ -79,6 +80,7 @@ class Worker:
             rollups = (
                 Job("fold", timedelta(milliseconds=settings.fold_interval_ms), self.fold, recorded=False),
                 Job("recount", NIGHTLY, self.recount),
+                Job("pack", NIGHTLY, self.pack),
             )
         return (
             *rollups,
@@ -130,6 +132,10 @@ class Worker:
     async def columnstore(self) -> dict[str, Any]:
         """Turn old chunks into columnstore."""
         return {"chunks": await self._as_owner(partial(to_columnstore, settings=self.settings))}
+
+    async def pack(self) -> dict[str, Any]:
+        """Pack days of latency that change no more."""
+        return {"rows": await self._as_owner(partial(pack, settings=self.settings))}
 
     async def retention(self) -> dict[str, Any]:
         """Take what is past its days; what went, by relation."""

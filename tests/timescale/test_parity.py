@@ -16,7 +16,7 @@ OWN = {
     "postgres": {"rollup.pending"},
     "timescale": {"rollup.late_marks", "rollup.refreshed"},
 }
-"""Tables that only one engine needs (beside stored_* and cagg_*, which stand behind the relations of both)."""
+"""Tables that only one engine needs (beside stored_*, packed_* and cagg_*, which are behind the relations of both)."""
 
 COLUMNS = f"""
 SELECT
@@ -30,14 +30,14 @@ WHERE
     AND NOT class.relispartition
     AND NOT attribute.attisdropped
     AND (class.relnamespace::regnamespace::text IN {SHARED} OR class.relnamespace = 'rollup'::regnamespace)
-    AND class.relname !~ '^(stored|cagg)_'
+    AND class.relname !~ '^(stored|packed|cagg)_'
 GROUP BY 1
 """
 FUNCTIONS = f"""
 SELECT oid::regprocedure::text || ' ' || format_type(prorettype, NULL) AS name
 FROM pg_proc
 WHERE (pronamespace::regnamespace::text IN {SHARED} OR pronamespace = 'rollup'::regnamespace)
-AND proname !~ '^(fold|recount_|check_)'
+AND proname !~ '^(fold|recount_|check_|pack_)'
 """
 
 

@@ -42,9 +42,9 @@ def test_rollups_are_folded_on_postgresql_and_refreshed_on_timescaledb() -> None
     worker = Worker(Settings.load(database_url=DSN), DSN, Path("unused"))
     engines: tuple[Engine, ...] = ("postgres", "timescale")
     names = {engine: [job.name for job in worker.timetable(engine)] for engine in engines}
-    assert names["postgres"][:2] == ["fold", "recount"]
+    assert names["postgres"][:3] == ["fold", "recount", "pack"]
     assert names["timescale"][:3] == ["refresh_rollups", "settle_late", "columnstore"]
-    assert names["postgres"][2:] == names["timescale"][3:]
+    assert names["postgres"][3:] == names["timescale"][3:]
 
 
 @pytest.mark.parametrize(("minute", "slot"), [(0, 0), (14, 0), (15, 15), (59, 45)])

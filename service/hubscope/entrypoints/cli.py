@@ -156,9 +156,9 @@ def mcp() -> None:
 @cli.command(epilog="Example: hubscope run dbt")
 def run(
     job: Annotated[
-        Literal["fold", "refresh", "settle", "columnstore", "recount", "dbt", "quality", "retention", "prune"],
+        Literal["fold", "refresh", "settle", "columnstore", "recount", "pack", "dbt", "quality", "retention", "prune"],
         typer.Argument(
-            help="Which; fold and recount are of PostgreSQL, refresh, settle and columnstore of TimescaleDB."
+            help="Which; fold, recount and pack are of PostgreSQL, refresh, settle and columnstore of TimescaleDB."
         ),
     ],
 ) -> None:

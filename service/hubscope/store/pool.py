@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 
@@ -44,6 +44,10 @@ def away(error: BaseException) -> DatabaseAway:
     return DatabaseAway(f"the database cannot be used now ({type(error).__name__})")
 
 
+# Answers take tens of milliseconds; compiling them takes longer (a month of latency: 256 ms with jit, 146 without).
+SESSION: Final = {"search_path": "", "timezone": "UTC", "jit": "off"}
+
+
 async def open_pool(
     dsn: str,
     *,
@@ -65,7 +69,7 @@ async def open_pool(
         statement_timeout_ms: longest run of one statement; the server stops it, or, if the server says nothing, we do.
         read_only: every transaction is READ ONLY.
     """
-    server_settings = {"role": role, "application_name": f"hubscope {name}", "search_path": "", "timezone": "UTC"}
+    server_settings = {**SESSION, "role": role, "application_name": f"hubscope {name}"}
     if statement_timeout_ms is not None:
         server_settings["statement_timeout"] = str(statement_timeout_ms)
     if read_only:
@@ -120,7 +124,7 @@ async def connect(dsn: str, *, role: str | None = None, name: str, timeout_s: fl
     Raises:
         DatabaseAway: it cannot be made.
     """
-    server_settings = {"application_name": f"hubscope {name}", "search_path": "", "timezone": "UTC"}
+    server_settings = {**SESSION, "application_name": f"hubscope {name}"}
     if role is not None:
         server_settings["role"] = role
     try:

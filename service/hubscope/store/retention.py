@@ -195,7 +195,7 @@ async def _plan_postgres(connection: Connection, wanted: Horizons) -> list[Part]
         before = wanted.of(relation)
         if before is None:
             continue
-        found = await connection.fetchrow(_STORED_ROWS.format(table=f"stored_{name}", unit=unit), before)
+        found = await connection.fetchrow(_STORED_ROWS.format(table=name, unit=unit), before)
         assert found is not None
         if found["rows"]:
             parts.append(Part(relation, f"rollup.{name}", f"rollup.{name}", before, found["rows"], found["bytes"]))
@@ -203,12 +203,13 @@ async def _plan_postgres(connection: Connection, wanted: Horizons) -> list[Part]
 
 
 def _stored() -> list[tuple[Relation, str, str]]:
-    """(relation, name, column of time) of every rollup."""
-    return [
-        (relation, name, "day" if relation == "daily" else "hour")
+    """(relation, table of rollup, column of time) of everything that is stored."""
+    stored: list[tuple[Relation, str, str]] = [
+        (relation, f"stored_{name}", "day" if relation == "daily" else "hour")
         for relation, names in ROLLUPS.items()
         for name in names
     ]
+    return [*stored, ("daily", "packed_tool_latency_daily", "day")]
 
 
 async def _take_postgres(connection: Connection, parts: list[Part], wanted: Horizons) -> None:
@@ -231,9 +232,9 @@ async def _take_postgres(connection: Connection, parts: list[Part], wanted: Hori
         if f"rollup.{name}" not in gone or before is None:
             continue
         async with connection.transaction():
-            if name == "tool_calls_daily":
-                await connection.execute(_ARCHIVE.format(table=f"stored_{name}"), before)
-            await connection.execute(f"DELETE FROM rollup.stored_{name} WHERE {unit} < $1", before)
+            if name == "stored_tool_calls_daily":
+                await connection.execute(_ARCHIVE.format(table=name), before)
+            await connection.execute(f"DELETE FROM rollup.{name} WHERE {unit} < $1", before)
 
 
 # TimescaleDB: chunks.

@@ -353,7 +353,7 @@ async def test_every_key_of_every_table_begins_with_the_tenant(admin: Connection
     }
 
 
-async def test_every_live_mart_but_the_one_about_the_store_begins_with_the_tenant(admin: Connection) -> None:
+async def test_every_live_mart_but_those_about_the_store_begins_with_the_tenant(admin: Connection) -> None:
     rows = await admin.fetch(
         "SELECT c.relname, a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = 1"
         " WHERE c.relkind = 'v' AND c.relnamespace::regnamespace::text = ANY($1)",
@@ -361,7 +361,11 @@ async def test_every_live_mart_but_the_one_about_the_store_begins_with_the_tenan
     )
     first = {row["relname"]: row["attname"] for row in rows}
     assert first.keys() == {mart.name for mart in live_marts()}
-    assert {name for name, column in first.items() if column != "tenant_id"} == {"mart_status"}
+    assert {name for name, column in first.items() if column != "tenant_id"} == {
+        "mart_status",
+        "job_status",
+        "database_job_errors",
+    }
 
 
 def test_every_mart_that_dbt_keeps_as_a_table_has_a_key_that_begins_with_the_tenant() -> None:

@@ -224,6 +224,10 @@ EVERYTHING = {
     "SELECT rollup.fold(1)": {"worker"},
     "SELECT FROM rollup.archived_tool_calls": {"worker"},
     "DELETE FROM rollup.archived_tool_calls": set(),
+    "SELECT FROM rollup.packed_tool_latency_daily": {"worker"},
+    "DELETE FROM rollup.packed_tool_latency_daily": {"worker"},
+    "UPDATE rollup.packed_tool_latency_daily SET calls = '{}'": set(),
+    "SELECT rollup.pack_day(now())": set(),
     "SELECT rollup.check_tool_calls_hourly(now(), true)": set(),
     "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {"writer", "reader", "worker", "grafana"},
     # ops: bookkeeping

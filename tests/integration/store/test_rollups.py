@@ -26,6 +26,7 @@ from hubscope.instruments import Instruments
 from hubscope.model import CALL_STATUSES, Receipt
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect
+from hubscope.store.pack import pack
 from hubscope.store.recount import recount
 from hubscope.store.retention import Horizons, retain
 from tests.conftest import ROLES
@@ -264,6 +265,11 @@ class Retain:
 
 
 @dataclass(frozen=True)
+class Pack:
+    """Pack the latency of all days before today."""
+
+
+@dataclass(frozen=True)
 class Recount:
     """The nightly check; there is never anything to repair."""
 
@@ -280,8 +286,8 @@ KEPT: Final = (
     " AS stored WHERE tenant_id = ANY($1)"
 )
 STEPS = st.lists(
-    st.lists(POSTS | FOLDS | st.builds(Retain) | st.builds(Recount), min_size=1, max_size=1)
-    | st.lists(POSTS | FOLDS | st.builds(Recount), min_size=2, max_size=5),
+    st.lists(POSTS | FOLDS | st.builds(Retain) | st.builds(Recount) | st.builds(Pack), min_size=1, max_size=1)
+    | st.lists(POSTS | FOLDS | st.builds(Recount) | st.builds(Pack), min_size=2, max_size=5),
     min_size=1,
     max_size=8,
 )
@@ -298,11 +304,15 @@ async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store,
         await store.raw_is_gone(tenants, wanted.raw)
         await retain(owner, "postgres", wanted)
 
+    async def pack_now() -> None:
+        async with alone:
+            await pack(owner, Settings.load(pack_after_days=1))
+
     async def recount_now() -> None:
         async with alone:
             assert (await recount(owner, wanted, datetime.now(UTC)))[1] == []
 
-    async def play(steps: list[list[Post | Fold | Retain | Recount]]) -> None:
+    async def play(steps: list[list[Post | Fold | Retain | Recount | Pack]]) -> None:
         number = next(numbers)
         tenants = [f"north {number}", f"south {number}"]
         accepted = sent = asked = gone = 0
@@ -316,6 +326,7 @@ async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store,
             folds = [store.fold(one.max_batches) for one in step if isinstance(one, Fold)]
             looks = [store.check(*tenants)] if len(step) > 1 else []
             recounts = [recount_now() for one in step if isinstance(one, Recount)]
+            recounts += [pack_now() for one in step if isinstance(one, Pack)]
             if any(isinstance(one, Retain) for one in step):
                 before = await store.fetch(KEPT, tenants)
                 await retain_now(tenants)
@@ -336,10 +347,49 @@ async def test_the_rollups_equal_a_recount_of_raw_after_every_step(store: Store,
 
     @examples(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(STEPS)
-    def prove(steps: list[list[Post | Fold | Retain | Recount]]) -> None:
+    def prove(steps: list[list[Post | Fold | Retain | Recount | Pack]]) -> None:
         on(loop, play(steps))
 
     await holds(prove)
+
+
+async def test_a_packed_day_takes_less_room_and_says_the_same(store: Store, owner: Connection) -> None:
+    dice = random.Random(5)
+    days = [MIDNIGHT - timedelta(days=age) for age in (0, 1, 2, 4)]
+    for day in days:
+        for _ in range(4):
+            calls = [tool_call(time=day.isoformat(), duration_ms=dice.lognormvariate(3, 2)) for _ in range(200)]
+            await store.post("default", *calls)
+    while await store.fold():
+        pass
+
+    async def stored() -> list[tuple[Any, ...]]:
+        return await store.fetch("SELECT day FROM rollup.stored_tool_latency_daily GROUP BY day ORDER BY day DESC")
+
+    async def packed() -> list[tuple[Any, ...]]:
+        return await store.fetch("SELECT day FROM rollup.packed_tool_latency_daily GROUP BY day ORDER BY day DESC")
+
+    size = "SELECT coalesce(sum(pg_column_size(t.*)), 0)::int FROM rollup.{}_tool_latency_daily AS t WHERE day < $1"
+    ((before,),) = await store.fetch(size.format("stored"), days[1])
+    default = Settings.load()
+    assert default.pack_after_days == 2
+    assert await pack(owner, default.model_copy(update={"pack_after_days": 0})) == 0
+    moved = await pack(owner, default)
+    assert moved > 50
+    assert await pack(owner, default) == 0
+    assert (await packed(), await stored()) == ([(days[3],)], [(day,) for day in days[:3]])
+    ((after,),) = await store.fetch(size.format("packed"), days[1])
+    ((left,),) = await store.fetch(size.format("stored"), days[1])
+    assert after < (before - left) / 3
+    await store.check("default")
+    # A late event unpacks its day; another night packs it again.
+    await store.post("default", tool_call(time=days[3].isoformat(), duration_ms=77.0))
+    await store.check("default")
+    await store.fold()
+    assert await packed() == []
+    await store.check("default")
+    assert await pack(owner, default) >= moved
+    await store.check("default")
 
 
 async def test_two_folders_and_many_writers_at_once_lose_nothing(store: Store) -> None:

@@ -190,6 +190,17 @@ FROM (
 GROUP BY tenant_id, day, hub, server, tool, transport, client;
 
 CREATE OR REPLACE VIEW rollup.tool_latency_daily AS
+-- Side by side in the select list: half the time of a join with unnest(..., ..., ...).
+SELECT
+    packed.tenant_id, packed.day, packed.hub, packed.server, packed.tool, unnest(packed.buckets) AS bucket,
+    unnest(packed.calls) AS calls, unnest(packed.max_us) AS max_us
+FROM rollup.packed_tool_latency_daily AS packed
+WHERE NOT EXISTS (
+    SELECT 1
+    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    WHERE pending.tenant_id = packed.tenant_id AND date_trunc('day', d.hour, 'UTC') = packed.day
+)
+UNION ALL
 SELECT
     tenant_id, day, hub, server, tool, bucket, calls, max_us
 FROM rollup.stored_tool_latency_daily AS stored
@@ -218,6 +229,16 @@ FROM (
     ) AS touched
     INNER JOIN rollup.stored_tool_latency_daily AS stored
         ON stored.tenant_id = touched.tenant_id AND stored.day = touched.day
+    UNION ALL
+    SELECT
+        packed.tenant_id, packed.day, packed.hub, packed.server, packed.tool, part.bucket, part.calls, part.max_us
+    FROM (
+        SELECT DISTINCT pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
+        FROM rollup.pending, unnest(pending.tool_latency) AS d
+    ) AS touched
+    INNER JOIN rollup.packed_tool_latency_daily AS packed
+        ON packed.tenant_id = touched.tenant_id AND packed.day = touched.day
+    CROSS JOIN unnest(packed.buckets, packed.calls, packed.max_us) AS part (bucket, calls, max_us)
     UNION ALL
     SELECT
         pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,

@@ -113,16 +113,36 @@ BEGIN
             response_bytes = stored.response_bytes + excluded.response_bytes,
             last_call_at = greatest(stored.last_call_at, excluded.last_call_at)
     ),
+    -- A packed day that changes becomes rows again, and is packed another night.
+    unpacked AS (
+        DELETE FROM rollup.packed_tool_latency_daily AS packed
+        USING (
+            SELECT DISTINCT taken.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
+            FROM taken, unnest(taken.tool_latency) AS d
+        ) AS touched
+        WHERE packed.tenant_id = touched.tenant_id AND packed.day = touched.day
+        RETURNING
+            packed.tenant_id, packed.day, packed.hub, packed.server, packed.tool, packed.buckets, packed.calls,
+            packed.max_us
+    ),
     days_latency AS (
         INSERT INTO rollup.stored_tool_latency_daily AS stored (
             tenant_id, day, hub, server, tool, bucket, calls, max_us
         )
-        SELECT
-            taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.bucket, sum(d.calls),
-            max(d.max_us)
-        FROM taken, unnest(taken.tool_latency) AS d
-        GROUP BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.bucket
-        ORDER BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.server, d.tool, d.hub, d.bucket
+        SELECT tenant_id, day, hub, server, tool, bucket, sum(calls), max(max_us)
+        FROM (
+            SELECT
+                taken.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,
+                d.max_us
+            FROM taken, unnest(taken.tool_latency) AS d
+            UNION ALL
+            SELECT
+                unpacked.tenant_id, unpacked.day, unpacked.hub, unpacked.server, unpacked.tool, part.bucket,
+                part.calls, part.max_us
+            FROM unpacked, unnest(unpacked.buckets, unpacked.calls, unpacked.max_us) AS part (bucket, calls, max_us)
+        ) AS parts
+        GROUP BY tenant_id, day, hub, server, tool, bucket
+        ORDER BY tenant_id, day, server, tool, hub, bucket
         ON CONFLICT (tenant_id, day, server, tool, hub, bucket) DO UPDATE SET
             calls = stored.calls + excluded.calls,
             max_us = greatest(stored.max_us, excluded.max_us)

@@ -329,6 +329,7 @@ BEGIN
         RETURN found;
     END IF;
     DELETE FROM rollup.stored_tool_latency_daily AS stored WHERE stored.day >= $1 AND stored.day < past;
+    DELETE FROM rollup.packed_tool_latency_daily AS packed WHERE packed.day >= $1 AND packed.day < past;
     INSERT INTO rollup.stored_tool_latency_daily (
         tenant_id, day, hub, server, tool, bucket, calls, max_us
     )

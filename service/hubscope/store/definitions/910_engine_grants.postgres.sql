@@ -1,7 +1,7 @@
 -- What the postgres engine needs on top: the writer appends deltas, the worker folds them.
 
 GRANT INSERT ON rollup.pending TO :writer;
-GRANT DELETE ON rollup.pending TO :worker;
+GRANT DELETE ON rollup.pending, rollup.packed_tool_latency_daily TO :worker;
 GRANT INSERT, UPDATE ON
     rollup.stored_tool_calls_hourly, rollup.stored_tool_latency_hourly, rollup.stored_server_checks_hourly,
     rollup.stored_tool_calls_daily, rollup.stored_tool_latency_daily
