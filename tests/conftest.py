@@ -27,8 +27,12 @@ from hubscope.embedded import EmbeddedDatabase
 from hubscope.entrypoints.http import asgi
 from hubscope.settings import Settings
 from hubscope.store import Connection, Roles, connect
+from tests.aged import ROLE_PREFIX as ROLE_PREFIX
+from tests.aged import aged as aged
+from tests.aged import narrow as narrow
+from tests.aged import narrow_worker as narrow_worker
+from tests.aged import wide as wide
 
-ROLE_PREFIX = "hubscope_test"
 ROLES = Roles.of(ROLE_PREFIX)
 TEMPLATE = "hubscope_template"
 T = TypeVar("T")

@@ -212,6 +212,21 @@ def retention(
     retention_command.show(parts, out, dry_run=dry_run, as_json=as_json_)
 
 
+@cli.command(epilog="Example: HUBSCOPE_DATABASE_URL=postgresql://hubscope@new/hubscope hubscope move --from $OLD_URL")
+def move(
+    source: Annotated[
+        str, typer.Option("--from", help="URL of the old store, or `embedded`.", metavar="URL", show_default=False)
+    ],
+) -> None:
+    """Copy a whole store into the new, empty one that the settings name; the old one is only read."""
+    from hubscope.entrypoints import move_command
+
+    settings = _settings()
+    with serving.store(settings, tell) as dsn:
+        events = asyncio.run(move_command.run(settings, source, dsn, tell))
+    tell(f"{events:,} events are in the new store; start the service on it")
+
+
 @cli.command(epilog='Example: psql "$(hubscope dsn)"')
 def dsn() -> None:
     """Print the URL of the store."""

@@ -20,49 +20,11 @@ from hubscope.store import Connection, connect, retention
 from hubscope.store.recount import recount
 from hubscope.store.retention import Horizons, horizons, plan, retain
 from hubscope.worker import Worker
-from hubscope.worker import opened as worker_opened
+from tests.aged import AGES, KEPT, NOON
 from tests.conftest import ROLE_PREFIX, ROLES
 from tests.events import server_event, tool_call
 
 pytestmark = [pytest.mark.store, pytest.mark.integration]
-
-AGES: Final = (0, 1, 2, 4, 6, 12, 30)
-"""Days ago of the events below."""
-KEPT: Final = {"raw_days": 3, "hourly_latency_days": 5, "hourly_days": 10, "daily_days": 20}
-NOON: Final = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-@pytest.fixture
-def wide(database: str) -> Settings:
-    """Settings that take events of the last two months."""
-    return Settings.load(
-        database_url=database, role_prefix=ROLE_PREFIX, max_event_age_days=60, retention_hourly_latency_days=61
-    )
-
-
-@pytest.fixture
-def narrow(database: str) -> Settings:
-    """Settings that keep little."""
-    kept = {f"retention_{name}": days for name, days in KEPT.items()}
-    return Settings.load(database_url=database, role_prefix=ROLE_PREFIX, max_event_age_days=2, **kept)
-
-
-@pytest.fixture
-async def filled(database: str, wide: Settings) -> AsyncIterator[App]:
-    """A store with a call and a check of each age, at the start of its day, and its own service."""
-    async with opened(wide, database) as app:
-        for age in AGES:
-            time = (NOON - timedelta(days=age)).isoformat()
-            events = [tool_call(time=time), tool_call(time=time, status="error"), server_event(time=time)]
-            receipt = await app.ingest.post(LOCAL, json.dumps(events).encode(), "application/json")
-            assert receipt.accepted == 3
-        yield app
-
-
-@pytest.fixture
-async def worker(database: str, narrow: Settings) -> AsyncIterator[Worker]:
-    async with worker_opened(narrow, database) as opened_worker:
-        yield opened_worker
 
 
 @pytest.fixture
@@ -92,10 +54,10 @@ def counters(exposition: bytes) -> list[str]:
 
 
 async def test_what_is_past_its_days_goes_and_everything_else_stays(
-    filled: App, worker: Worker, admin: Connection
+    aged: App, narrow_worker: Worker, admin: Connection
 ) -> None:
-    before, counted = await bytes_of_raw(admin), counters(await filled.metrics())
-    taken = await worker.retention()
+    before, counted = await bytes_of_raw(admin), counters(await aged.metrics())
+    taken = await narrow_worker.retention()
     for relation, column, days in (
         ("raw.tool_calls", "time", KEPT["raw_days"]),
         ("raw.server_events", "time", KEPT["raw_days"]),
@@ -108,28 +70,28 @@ async def test_what_is_past_its_days_goes_and_everything_else_stays(
         assert await ages(admin, relation, column) == {age for age in AGES if age <= days}, relation
     assert await bytes_of_raw(admin) < before - taken["bytes"] // 2
     # Counters do not go down, though the days that they were added up from are gone.
-    assert counters(await filled.metrics()) == counted
+    assert counters(await aged.metrics()) == counted
     assert f'status="ok",tenant="default",tool="list_directory"}} {len(AGES)}.0' in "".join(
         line.replace('server="filesystem",', "") for line in counted
     )
-    assert (await worker.retention()) == {"bytes": 0}
-    assert counters(await filled.metrics()) == counted
+    assert (await narrow_worker.retention()) == {"bytes": 0}
+    assert counters(await aged.metrics()) == counted
     assert dict(await admin.fetch("SELECT relation, since FROM ops.retained")).keys() == {
         "raw", "hourly", "hourly_latency", "daily"
     }  # fmt: skip
 
 
 async def test_a_late_event_from_below_the_horizon_is_refused(
-    filled: App, worker: Worker, narrow: Settings, database: str
+    aged: App, narrow_worker: Worker, narrow: Settings, database: str
 ) -> None:
-    await worker.retention()
+    await narrow_worker.retention()
     async with opened(narrow, database) as app:
         late = tool_call(time=(datetime.now(UTC) - timedelta(days=KEPT["raw_days"])).isoformat())
         receipt = await app.ingest.post(LOCAL, json.dumps([late]).encode(), "application/json")
         assert [one.code for one in receipt.rejected] == ["too_old"]
 
 
-async def test_time_that_passes_is_enough(filled: App, owner: Connection, wide: Settings) -> None:
+async def test_time_that_passes_is_enough(aged: App, owner: Connection, wide: Settings) -> None:
     later = datetime.now(UTC) + timedelta(days=85)
     assert {part.relation for part in await retain(owner, "postgres", horizons(wide, later))} == {
         "raw",
@@ -139,7 +101,7 @@ async def test_time_that_passes_is_enough(filled: App, owner: Connection, wide: 
 
 
 async def test_a_plan_names_what_would_go_with_its_bytes_and_takes_nothing(
-    filled: App, narrow: Settings, owner: Connection
+    aged: App, narrow: Settings, owner: Connection
 ) -> None:
     wanted = horizons(narrow, datetime.now(UTC))
     while await owner.fetchval("SELECT rollup.fold()"):
@@ -154,7 +116,7 @@ async def test_a_plan_names_what_would_go_with_its_bytes_and_takes_nothing(
     assert await plan(owner, "postgres", wanted) == []
 
 
-async def test_the_command_shows_a_dry_run_and_then_does_it(filled: App, database: str, owner: Connection) -> None:
+async def test_the_command_shows_a_dry_run_and_then_does_it(aged: App, database: str, owner: Connection) -> None:
     def hubscope(*arguments: str) -> Any:
         kept = {f"HUBSCOPE_RETENTION_{name.upper()}": str(days) for name, days in KEPT.items()}
         environment = os.environ | kept | {
@@ -182,7 +144,7 @@ async def test_the_command_shows_a_dry_run_and_then_does_it(filled: App, databas
 
 
 async def test_a_partition_in_use_is_left_for_the_next_run(
-    filled: App, narrow: Settings, owner: Connection, admin: Connection, monkeypatch: pytest.MonkeyPatch
+    aged: App, narrow: Settings, owner: Connection, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "LOCK_TIMEOUT", "100ms")
     wanted = horizons(narrow, datetime.now(UTC))
@@ -202,8 +164,8 @@ LONG_AGO: Final = NOON - timedelta(days=61)
 ALL: Final = Horizons(LONG_AGO, LONG_AGO, LONG_AGO, None)
 
 
-async def test_a_recount_finds_nothing_to_repair_where_nothing_is_wrong(filled: App, worker: Worker) -> None:
-    assert await worker.recount() == {"days": KEPT["raw_days"] + 1, "repaired_rows": 0}
+async def test_a_recount_finds_nothing_to_repair_where_nothing_is_wrong(aged: App, narrow_worker: Worker) -> None:
+    assert await narrow_worker.recount() == {"days": KEPT["raw_days"] + 1, "repaired_rows": 0}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +187,7 @@ async def test_a_recount_finds_nothing_to_repair_where_nothing_is_wrong(filled: 
     ],
 )
 async def test_a_recount_repairs_what_differs_and_leaves_pending_alone(
-    filled: App, owner: Connection, name: str, count: str, damage: str
+    aged: App, owner: Connection, name: str, count: str, damage: str
 ) -> None:
     true = await owner.fetch(f"SELECT * FROM rollup.{name} ORDER BY 1, 2, 3, 4, 5, 6")
     while await owner.fetchval("SELECT rollup.fold()"):
@@ -233,7 +195,7 @@ async def test_a_recount_repairs_what_differs_and_leaves_pending_alone(
     await owner.execute(damage.format(name=name, count=count))
     now = datetime.now(UTC)
     late = [tool_call(time=NOON.isoformat()), server_event(time=NOON.isoformat())]
-    await filled.ingest.post(LOCAL, json.dumps(late).encode(), "application/json")
+    await aged.ingest.post(LOCAL, json.dumps(late).encode(), "application/json")
     days, repairs = await recount(owner, ALL, now)
     assert days == max(AGES) + 1
     assert {repair.relation for repair in repairs} == {name}
