@@ -366,6 +366,22 @@ def test_a_signal_stops_everything_and_loses_nothing_that_was_acknowledged(
     assert up.left() == []
 
 
+def test_a_worker_that_dies_is_started_again(directory: Path, http: httpx2.Client) -> None:
+    with started(directory / "data") as up:
+
+        def workers() -> list[psutil.Process]:
+            return [
+                process
+                for process in psutil.Process(up.process.pid).children()
+                if process.status() != psutil.STATUS_ZOMBIE and "worker" in process.cmdline()
+            ]
+
+        (first,) = workers()
+        first.kill()
+        until(lambda: [process.pid for process in workers()] not in ([], [first.pid]), "another worker runs")
+        assert "worker died, starting it again" in up.said.read_text()
+
+
 @pytest.mark.parametrize("killed", ["the service", "the service and its database"])
 def test_an_acknowledged_event_survives_a_kill(killed: str, directory: Path, http: httpx2.Client) -> None:
     with started(directory / "data") as up:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -164,9 +162,9 @@ async def _marts(service: Service, settings: Settings, progress: Progress) -> No
     Raises:
         JobFailed: the build failed, or took longer than BUILD_TIMEOUT_S.
     """
-    assert service.worker_pid is not None
+    assert service.worker is not None
     asked = datetime.now(UTC)
-    os.kill(service.worker_pid, signal.SIGUSR1)
+    service.worker.build_marts_now()
     progress.add_task("building the marts with dbt", total=None)
     deadline = time.monotonic() + BUILD_TIMEOUT_S
     while time.monotonic() < deadline:

@@ -8,7 +8,6 @@ import errno
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ import uvicorn
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase, ownership
 from hubscope.entrypoints.http import asgi
+from hubscope.entrypoints.worker_process import WorkerProcess, worker_process
 from hubscope.errors import HubscopeError, PortBusy, Unavailable
 from hubscope.settings import Settings
 
 log = structlog.get_logger("hubscope.serve")
 
-WORKER_STOP_TIMEOUT_S = 15
 GRACE_S = 10
 DATABASE_CHECK_INTERVAL_S = 1
 
@@ -39,13 +38,13 @@ class Service:
     Attributes:
         url: where it listens, without a trailing slash.
         dsn: URL of its store.
-        worker_pid: process id of the worker, if one was started with it.
+        worker: the worker that was started with it, if one was.
     """
 
     url: str
     dsn: str
     app: App
-    worker_pid: int | None
+    worker: WorkerProcess | None
 
 
 @contextmanager
@@ -186,43 +185,6 @@ async def serving(settings: Settings, dsn: str, listener: socket.socket) -> Asyn
 
 
 @asynccontextmanager
-async def worker_process(settings: Settings, dsn: str) -> AsyncIterator[int]:
-    """The worker as a child process, ended with the block; it ends by itself when we die and its input closes."""
-    environment = os.environ | {
-        "HUBSCOPE_DATABASE_URL": dsn,
-        "HUBSCOPE_LOG_FORMAT": settings.log_format
-        if settings.log_format != "auto"
-        else "console"
-        if sys.stderr.isatty()
-        else "json",
-        "LOG_LEVEL": settings.log_level,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "hubscope",
-        "worker",
-        "--stop-with-parent",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches us; we end the worker in order
-    )
-    try:
-        yield process.pid
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), WORKER_STOP_TIMEOUT_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
-
-
-@asynccontextmanager
 async def running(settings: Settings, command: str, tell: Tell, *, worker: bool = True) -> AsyncIterator[Service]:
     """Database, schema, service and worker: what `up` and `demo` are made of.
 
@@ -244,8 +206,8 @@ async def running(settings: Settings, command: str, tell: Tell, *, worker: bool 
         await migrate_store(settings, dsn, tell)
         url, app = await stack.enter_async_context(serving(settings, dsn, listener))
         tell_address(url)
-        pid = await stack.enter_async_context(worker_process(settings, dsn)) if worker else None
-        yield Service(url, dsn, app, pid)
+        beside = await stack.enter_async_context(worker_process(settings, dsn)) if worker else None
+        yield Service(url, dsn, app, beside)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
