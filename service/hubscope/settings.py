@@ -292,6 +292,14 @@ class Settings(BaseSettings):
         unit="ms",
         test="tests/integration/ingest/test_writer.py::test_a_commit_that_hangs_is_answered_as_unknown",
     )
+    error_message_max_chars: Positive = _setting(
+        "HUBSCOPE_ERROR_MESSAGE_MAX_CHARS",
+        2_000,
+        "Characters of an error message that are kept (after secrets were taken out); a longer one is cut.",
+        unit="characters",
+        test="tests/unit/ingest/test_scrub.py::test_an_error_message_is_cut_after_redaction",
+        le=8_000,
+    )
 
     # Answers
     minute_grouping_max_hours: Positive = _setting(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from hubscope.access import Principal
 from hubscope.ingest.envelope import Window, read
 from hubscope.ingest.rows import record
+from hubscope.ingest.scrub import scrubbed
 from hubscope.ingest.writer import Fate, Refused, Writer
 from hubscope.instruments import Instruments
 from hubscope.model import EVENT_TYPES, Receipt, Rejected
@@ -68,7 +69,8 @@ class Ingest:
             window=window,
             max_events=self._settings.max_batch_events,
         )
-        records = [record(principal.tenant, item.event_id, item.event) for item in batch.items]
+        cap = self._settings.error_message_max_chars
+        records = [record(principal.tenant, item.event_id, scrubbed(item.event, cap)) for item in batch.items]
         # Shielded: a client that hangs up does not take its neighbours' commit along.
         outcomes = await asyncio.shield(self._writer.store(records, len(body)))
         rejected = list(batch.rejected)

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from hubscope.ingest.envelope import extra, json_object
+from hubscope.ingest.fingerprint import fingerprint
 from hubscope.model import AuditEvent, ChainEvent, ChainStepEvent, Event, HubEvent, ServerEvent, ToolCall
 
 Key = tuple[str, UUID, datetime]
@@ -20,8 +21,8 @@ Key = tuple[str, UUID, datetime]
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "tool_calls": (
         "tenant_id", "event_id", "time", "hub", "server", "tool", "status", "duration_ms", "error_type",
-        "error_message", "session_id", "client", "transport", "trace_id", "span_id", "chain_id", "step_index",
-        "request_bytes", "response_bytes", "attrs",
+        "error_message", "error_fingerprint", "session_id", "client", "transport", "trace_id", "span_id", "chain_id",
+        "step_index", "request_bytes", "response_bytes", "attrs",
     ),
     "server_events": (
         "tenant_id", "event_id", "time", "hub", "server", "source", "outcome", "state", "valid_until", "latency_ms",
@@ -60,8 +61,9 @@ def record(tenant: str, event_id: UUID, event: Event) -> Record:
             table = "tool_calls"
             columns: tuple[Any, ...] = (
                 *key, event.hub, event.server, event.tool, event.status, event.duration_ms, event.error_type,
-                event.error_message, event.session_id, event.client, event.transport, event.trace_id, event.span_id,
-                event.chain_id, event.step_index, event.request_bytes, event.response_bytes, free,
+                event.error_message, fingerprint(event.error_message), event.session_id, event.client,
+                event.transport, event.trace_id, event.span_id, event.chain_id, event.step_index, event.request_bytes,
+                event.response_bytes, free,
             )  # fmt: skip
         case ServerEvent():
             table = "server_events"
