@@ -24,6 +24,8 @@ from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
 from hubscope.entrypoints.problems import problem, problem_body
+from hubscope.entrypoints.traces import PATH as TRACES_PATH
+from hubscope.entrypoints.traces import TracesEndpoint
 from hubscope.errors import ForbiddenOrigin, HubscopeError, InvalidParameter
 from hubscope.insight import as_json
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
@@ -51,6 +53,7 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
+    traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify)
     rest = _rest(app)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,6 +67,8 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
         path = scope["path"]
         if path == EVENTS_PATH:
             await events(scope, receive, send)
+        elif path == TRACES_PATH:
+            await traces(scope, receive, send)
         elif path == MCP_PATH:
             await mcp_app(scope, receive, send)
         else:

@@ -40,7 +40,7 @@ def scrubbed(event: Event, error_message_max: int) -> Event:
         if isinstance(event, ServerEvent):
             _clean(event, "outcome", changes)
     else:
-        for field in ("name", "status"):
+        for field in ("hub", "name", "status"):
             if hasattr(event, field):
                 _clean(event, field, changes)
     return msgspec.structs.replace(event, **changes) if changes else event
