@@ -3,10 +3,10 @@
 Both are known in memory and looked up for every event; both are decided once, in the database, so that a restart and
 another replica say the same (docs/decisions/0012, 0014).
 
-- **Names.** A tenant has so many servers, tools (per server), clients and hubs. A name that was admitted stays admitted;
-  past the limit it is stored as `_other` and kept in attrs.
-- **Vantage.** A call may be reported by several observers. Each server has one whose rows count; which one depends on
-  tenant, server and the event's time alone, and changes only for times that lie ahead.
+- **Names.** A tenant has so many servers, tools (per server), clients and hubs. A name that was admitted stays so; past
+  the limit it is stored as `_other` and kept in attrs.
+- **Vantage.** A call may be reported by several observers. Each server has one whose rows count; tenant, server and the
+  event's time alone decide which, and it changes only for times that lie ahead.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class Names:
         known = _Tenant({}, {""}, {""}, set(), now)
         held = dict.fromkeys(self._limits, 0)
         rows = await connection.fetch(QUERIES["known_names"], tenant)
-        for kind, server, name in rows:
+        for kind, _, name in rows:
             held[kind] += 1
             if kind == "server":
                 known.servers[name] = _Server()
@@ -284,9 +284,8 @@ class Names:
                 known.servers[name].vantages.append((since, RANK[vantage]))
         known.full = {kind for kind, count in held.items() if count >= self._limits[kind]}
         if before is not None:
-            for name, server in known.servers.items():
-                if name in before.servers:
-                    server.overlooked_since = before.servers[name].overlooked_since
+            for name in known.servers.keys() & before.servers.keys():
+                known.servers[name].overlooked_since = before.servers[name].overlooked_since
         self._tenants[tenant] = known
         return known
 
