@@ -349,6 +349,21 @@ class Settings(BaseSettings):
         unit="minutes",
         test="tests/integration/ingest/test_names.py::test_an_observer_that_falls_silent_gives_way",
     )
+    import_max_age_days: Positive = _setting(
+        "HUBSCOPE_IMPORT_MAX_AGE_DAYS",
+        400,
+        "An event older than this is rejected by `hubscope import`, too. Not longer than raw events are kept.",
+        unit="days",
+        test="tests/integration/ingest/test_history.py::test_an_event_beyond_the_horizon_is_rejected",
+        le=3_650,
+    )
+    import_patience_seconds: Positive = _setting(
+        "HUBSCOPE_IMPORT_PATIENCE",
+        60,
+        "How long `hubscope import` waits for a database that is away before it gives up (and can be resumed).",
+        unit="seconds",
+        test="tests/integration/ingest/test_history.py::test_a_database_that_is_away_is_waited_for_and_then_given_up",
+    )
 
     # Answers
     minute_grouping_max_hours: Positive = _setting(

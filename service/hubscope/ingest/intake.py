@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, date, datetime
 
 from hubscope.access import Principal
-from hubscope.ingest.envelope import Item, Window, read
+from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, read
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.otlp import SpanLimits, SpanReceipt, read_traces
 from hubscope.ingest.rows import record
@@ -67,6 +67,29 @@ class Ingest:
             window=self._window(),
             max_events=self._settings.max_batch_events,
         )
+        return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
+
+    async def history(
+        self,
+        principal: Principal,
+        body: bytes,
+        max_events: int,
+        *,
+        oldest: datetime,
+        prepare: Callable[[Iterable[date]], Awaitable[None]],
+    ) -> Receipt:
+        """Commit events of the past: NDJSON, as `post` takes it, back to `oldest` rather than to the usual window.
+
+        Args:
+            max_events: how many lines there are.
+            prepare: makes room for the days (UTC) that the events are of; called before anything is stored.
+
+        Raises:
+            as `post`.
+        """
+        window = Window(oldest, self._window().newest)
+        batch = read(body, NDJSON_TYPES[0], tenant=principal.tenant, window=window, max_events=max_events)
+        await prepare({item.event.time.astimezone(UTC).date() for item in batch.items})
         return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
 
     async def spans(self, principal: Principal, body: bytes, content_type: str) -> SpanReceipt:

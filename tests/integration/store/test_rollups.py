@@ -52,7 +52,7 @@ SELECT
     coalesce(sum(response_bytes), 0)::bigint,
     max(time)
 FROM raw.tool_calls
-WHERE tenant_id = ANY($1)
+WHERE counted AND tenant_id = ANY($1)
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 LATENCY_OF_RAW: Final = """
@@ -61,7 +61,7 @@ SELECT
     count(*),
     max(round(duration_ms * 1000)::bigint)
 FROM raw.tool_calls
-WHERE tenant_id = ANY($1) AND duration_ms IS NOT NULL
+WHERE counted AND tenant_id = ANY($1) AND duration_ms IS NOT NULL
 GROUP BY 1, 2, 3, 4, 5, 6
 """
 CHECKS_OF_RAW: Final = """
