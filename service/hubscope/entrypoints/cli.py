@@ -258,6 +258,7 @@ def where_to_look(service: serving.Service) -> None:
         ("health", f"{service.url}/health"),
         ("metrics", f"{service.url}/metrics"),
         ("events", f"POST {service.url}/v1/events"),
+        ("traces", f"POST {service.url}/v1/traces (OTLP)"),
         ("MCP", f"{service.url}/mcp"),
         ("API", f"{service.url}/docs"),
     ):

@@ -27,6 +27,7 @@ from hubscope.entrypoints.problems import problem, problem_body
 from hubscope.entrypoints.traces import PATH as TRACES_PATH
 from hubscope.entrypoints.traces import TracesEndpoint
 from hubscope.errors import ForbiddenOrigin, HubscopeError, InvalidParameter
+from hubscope.ingest.otlp import JSON, PROTOBUF
 from hubscope.insight import as_json
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
 from hubscope.insight.window import FORMS, GroupBy
@@ -174,7 +175,7 @@ def _rest(app: App) -> FastAPI:
 
 
 def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """OpenAPI knows FastAPI's routes; POST /v1/events is served in front of it and described here."""
+    """OpenAPI knows FastAPI's routes; what is served in front of it is described here."""
 
     def described() -> dict[str, Any]:
         document = openapi()
@@ -216,6 +217,28 @@ def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str
                             ("503", "Try the same again after Retry-After seconds."),
                         )
                     },
+                },
+            }
+        }
+        document["paths"][TRACES_PATH] = {
+            "post": {
+                "tags": ["ingest"],
+                "summary": "Record the tool calls of an OTLP export; 2xx means committed",
+                "externalDocs": {"url": "https://opentelemetry.io/docs/specs/otlp/#otlphttp"},
+                "requestBody": {
+                    "required": True,
+                    "description": "An ExportTraceServiceRequest.",
+                    "content": {PROTOBUF: {}, JSON: {}},
+                },
+                "responses": {
+                    status: {"description": text, "content": {PROTOBUF: {}, JSON: {}}}
+                    for status, text in (
+                        ("200", "Committed; an ExportTraceServiceResponse, with the number of rejected spans."),
+                        ("400", "The body cannot be read. Permanent; a google.rpc.Status, as all below."),
+                        ("413", "Over a limit. Permanent."),
+                        ("415", "Not protobuf, JSON or gzip. Permanent."),
+                        ("503", "Send the same again after Retry-After seconds."),
+                    )
                 },
             }
         }

@@ -342,6 +342,12 @@ async def test_posts_and_spans_are_measured(client: httpx2.AsyncClient, app: App
         assert registry.get_sample_value("hubscope_otlp_exports_total", {"status": status}) == 1
 
 
+async def test_openapi_describes_what_is_served_in_front_of_it(client: httpx2.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert set(paths[PATH]["post"]["requestBody"]["content"]) == {"application/json", "application/x-protobuf"}
+    assert "/v1/events" in paths
+
+
 async def test_spans_and_events_stand_side_by_side(client: httpx2.AsyncClient, admin: Connection) -> None:
     await client.post("/v1/events", json=[tool_call(vantage="wrapper", server="other")])
     await client.post(PATH, json=export(span()))

@@ -177,13 +177,14 @@ DURATIONS = st.one_of(
     st.floats(0, 1e6),
 )
 CALLS = st.builds(
-    lambda number, time, status, duration, sizes, place: tool_call(
+    lambda number, time, status, duration, sizes, vantage, place: tool_call(
         event_id=str(UUID(int=number)),
         time=time.isoformat(),
         status=status,
         duration_ms=duration,
         request_bytes=sizes[0],
         response_bytes=sizes[1],
+        vantage=vantage,
         **place,
     ),
     st.integers(1, 12),  # few ids and few times: duplicates are common, and so is another content under the same id
@@ -191,6 +192,7 @@ CALLS = st.builds(
     st.sampled_from(CALL_STATUSES),
     DURATIONS,
     st.tuples(st.none() | st.integers(0, 2**40), st.none() | st.integers(0, 2**40)),
+    st.sampled_from(["hub", "hub", "server", "client"]),  # one of them counts, the others are in raw alone
     PLACES,
 )
 CHECKS = st.builds(
