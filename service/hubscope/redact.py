@@ -94,7 +94,7 @@ _KEY_HEADER = re.compile(
 )
 # A word after "bearer" is a token when it does not look like a word.
 _BEARER = re.compile(
-    r"(?i)(?<![a-z])(bearer[ \t]{1,4}+)(?!\[redacted)(?=[a-z]{0,64}[0-9_.~+/=-][a-z0-9])([a-z0-9._~+/=-]{6,8192})"
+    r"(?i)(?<![a-z])(bearer[ \t]{1,4}+)(?!\[redacted)(?=[a-z]{0,64}[0-9.~+/-][a-z0-9])([a-z0-9._~+/=-]{6,8192})"
 )
 _BASIC = re.compile(r"(?i)(?<![a-z])(basic[ \t]{1,4}+)([a-z0-9+/]{8,4096}={0,2})(?![a-z0-9])")
 _FLAG = re.compile(
