@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -68,14 +68,14 @@ class _Shown:
     err: Console
     size: int
     bar: Progress | None
-    last: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=monotonic)
 
     def progress(self, done: Checkpoint, position: int) -> None:
         if self.bar is not None:
             task = self.bar.task_ids[0]
             self.bar.update(task, completed=position, lines=f"{done.line:,}", rejected=f"{done.rejected:,}")
-        elif time.monotonic() - self.last >= PLAIN_LINE_EVERY_S:
-            self.last = time.monotonic()
+        elif monotonic() - self.last >= PLAIN_LINE_EVERY_S:
+            self.last = monotonic()
             share = 100 * position // max(1, self.size)
             self.err.print(f"{share} %, {summary(done)}", highlight=False, soft_wrap=True)
 
