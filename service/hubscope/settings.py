@@ -305,14 +305,14 @@ class Settings(BaseSettings):
         64,
         "Attributes of a span that are kept beside those that have a field of their own.",
         unit="attributes",
-        test="tests/unit/ingest/test_otlp.py::test_attributes_are_kept_within_their_limits",
+        test="tests/unit/ingest/test_spans.py::test_attributes_are_kept_within_their_limits",
     )
     otlp_max_attribute_chars: Positive = _setting(
         "HUBSCOPE_OTLP_MAX_ATTRIBUTE_CHARS",
         1_000,
         "Characters of one attribute of a span that are kept.",
         unit="characters",
-        test="tests/unit/ingest/test_otlp.py::test_attributes_are_kept_within_their_limits",
+        test="tests/unit/ingest/test_spans.py::test_attributes_are_kept_within_their_limits",
     )
     max_servers: Positive = _setting(
         "HUBSCOPE_MAX_SERVERS",

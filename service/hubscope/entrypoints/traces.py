@@ -14,7 +14,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from hubscope.entrypoints.events import EventsEndpoint, MethodNotAllowed, Receive, Scope, Send, _Gone
 from hubscope.errors import HubscopeError
-from hubscope.ingest.otlp import JSON, PROTOBUF, SpanReceipt, media_type
+from hubscope.ingest.otlp import JSON, PROTOBUF, media_type
+from hubscope.ingest.spans import SpanReceipt
 
 PATH: Final = "/v1/traces"
 log = structlog.get_logger("hubscope.ingest")

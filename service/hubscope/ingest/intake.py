@@ -10,9 +10,9 @@ from typing import Final
 from hubscope.access import Principal
 from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, read
 from hubscope.ingest.names import Names, monotonic
-from hubscope.ingest.otlp import SpanLimits, SpanReceipt, read_traces
 from hubscope.ingest.rows import record
 from hubscope.ingest.scrub import scrubbed
+from hubscope.ingest.spans import SpanLimits, SpanReceipt, read_traces
 from hubscope.ingest.writer import Fate, Refused, Writer
 from hubscope.instruments import Instruments
 from hubscope.model import EVENT_TYPES, Receipt, Rejected

@@ -23,7 +23,7 @@ import structlog
 from msgspec import Raw
 
 from hubscope.ingest.envelope import NO_VALUE
-from hubscope.ingest.otlp import UNNAMED_SERVER
+from hubscope.ingest.spans import UNNAMED_SERVER
 from hubscope.instruments import Instruments
 from hubscope.model import Event, ServerEvent, ToolCall
 from hubscope.redact import redact_text

@@ -15,7 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from hubscope.errors import InvalidRequest
 from hubscope.ingest.envelope import Window
-from hubscope.ingest.otlp import JSON, PROTOBUF, SpanLimits, Traces, read_traces
+from hubscope.ingest.otlp import JSON, PROTOBUF
+from hubscope.ingest.spans import SpanLimits, Traces, read_traces
 from hubscope.model import ToolCall
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
