@@ -35,6 +35,21 @@ class Instruments:
         self.posts = Counter(
             "hubscope_ingest_posts_total", "Posts to /v1/events, by HTTP status.", ("status",), registry=registry
         )
+        self.other_names = Counter(
+            "hubscope_ingest_other_names_total",
+            "Names stored as _other because the tenant has no room for more, by kind (hub, server, tool, client).",
+            ("kind",),
+            registry=registry,
+        )
+        self.spans = Counter(
+            "hubscope_otlp_spans_total",
+            "Spans sent to this process, by outcome (accepted, duplicate, rejected; ignored: no tool call).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.exports = Counter(
+            "hubscope_otlp_exports_total", "Posts to /v1/traces, by HTTP status.", ("status",), registry=registry
+        )
         self.commit_seconds = Histogram(
             "hubscope_ingest_commit_duration_seconds",
             "Time from taking a group of events off the queue to its commit.",

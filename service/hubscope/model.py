@@ -30,6 +30,9 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 CallStatus = Literal["ok", "error", "timeout", "cancelled", "denied"]
 CALL_STATUSES: Final[tuple[CallStatus, ...]] = ("ok", "error", "timeout", "cancelled", "denied")
 Transport = Literal["", "stdio", "http", "sse"]
+Vantage = Literal["hub", "server", "wrapper", "own", "client"]
+"""Who saw the call: the hub that made it, the server's own span, a wrapper around the server, hubscope as the caller,
+another client's span."""
 ServerState = Literal["up", "degraded", "down", "maintenance", "unknown"]
 
 
@@ -70,6 +73,7 @@ class ToolCall(_Event, tag="tool_call", frozen=True, kw_only=True):
     step_index: Count | None = None
     request_bytes: Size | None = None
     response_bytes: Size | None = None
+    vantage: Vantage = "hub"
     attrs: Raw = msgspec.field(default_factory=_no_value)
 
 

@@ -292,6 +292,70 @@ class Settings(BaseSettings):
         unit="ms",
         test="tests/integration/ingest/test_writer.py::test_a_commit_that_hangs_is_answered_as_unknown",
     )
+    error_message_max_chars: Positive = _setting(
+        "HUBSCOPE_ERROR_MESSAGE_MAX_CHARS",
+        2_000,
+        "Characters of an error message that are kept (after secrets were taken out); a longer one is cut.",
+        unit="characters",
+        test="tests/unit/ingest/test_scrub.py::test_an_error_message_is_cut_after_redaction",
+        le=8_000,
+    )
+    otlp_max_attributes: Positive = _setting(
+        "HUBSCOPE_OTLP_MAX_ATTRIBUTES",
+        64,
+        "Attributes of a span that are kept beside those that have a field of their own.",
+        unit="attributes",
+        test="tests/unit/ingest/test_spans.py::test_attributes_are_kept_within_their_limits",
+    )
+    otlp_max_attribute_chars: Positive = _setting(
+        "HUBSCOPE_OTLP_MAX_ATTRIBUTE_CHARS",
+        1_000,
+        "Characters of one attribute of a span that are kept.",
+        unit="characters",
+        test="tests/unit/ingest/test_spans.py::test_attributes_are_kept_within_their_limits",
+    )
+    max_servers: Positive = _setting(
+        "HUBSCOPE_MAX_SERVERS",
+        500,
+        "Server names of one tenant. Past it a name is stored as `_other`.",
+        unit="names",
+        test="tests/integration/ingest/test_names.py::test_past_the_limit_a_name_is_stored_as_other",
+    )
+    max_tools: Positive = _setting(
+        "HUBSCOPE_MAX_TOOLS",
+        5_000,
+        "Tools of one tenant, counted per server. Past it a name is stored as `_other`.",
+        unit="names",
+        test="tests/integration/ingest/test_names.py::test_past_the_limit_a_name_is_stored_as_other",
+    )
+    max_clients: Positive = _setting(
+        "HUBSCOPE_MAX_CLIENTS",
+        500,
+        "Client names of one tenant. Past it a name is stored as `_other`.",
+        unit="names",
+        test="tests/integration/ingest/test_names.py::test_past_the_limit_a_name_is_stored_as_other",
+    )
+    max_hubs: Positive = _setting(
+        "HUBSCOPE_MAX_HUBS",
+        100,
+        "Hub names of one tenant. Past it a name is stored as `_other`.",
+        unit="names",
+        test="tests/integration/ingest/test_names.py::test_past_the_limit_a_name_is_stored_as_other",
+    )
+    vantage_silence_minutes: Positive = _setting(
+        "HUBSCOPE_VANTAGE_SILENCE_MINUTES",
+        15,
+        "When the counting observer of a server saw nothing for so long while another one did, the other one counts.",
+        unit="minutes",
+        test="tests/integration/ingest/test_names.py::test_an_observer_that_falls_silent_gives_way",
+    )
+    import_patience_seconds: Positive = _setting(
+        "HUBSCOPE_IMPORT_PATIENCE",
+        60,
+        "How long `hubscope import` waits for a database that is away before it gives up (and can be resumed).",
+        unit="seconds",
+        test="tests/integration/ingest/test_history.py::test_a_database_that_is_away_is_waited_for_and_then_given_up",
+    )
 
     # Answers
     minute_grouping_max_hours: Positive = _setting(

@@ -24,6 +24,7 @@ from typing import Any, Final
 from hubscope.access import LOCAL, Principal
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase
+from hubscope.ingest.names import Names
 from hubscope.ingest.rows import record
 from hubscope.ingest.writer import Writer
 from hubscope.instruments import Instruments
@@ -162,7 +163,8 @@ async def writing(settings: Settings, dsn: str) -> AsyncIterator[Writer]:
     async def open_writer() -> Connection:
         return await connect(dsn, role=roles_of(settings, dsn).writer, name="bench")
 
-    writer = Writer(open_writer, settings, Instruments())
+    instruments = Instruments()
+    writer = Writer(open_writer, settings, instruments, Names(settings, instruments))
     await writer.start()
     try:
         yield writer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -163,7 +164,6 @@ def run(
     ],
 ) -> None:
     """Run one job of the worker's timetable now."""
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from hubscope.schedule import run_once
@@ -227,6 +227,45 @@ def move(
     tell(f"{events:,} events are in the new store; start the service on it")
 
 
+@cli.command("import", epilog="Example: hubscope import calls-2026.ndjson.gz")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="Events, one JSON object a line, gzip or not.", exists=True, dir_okay=False)
+    ],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose events they are.")] = LOCAL.tenant,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir", help="Where the checkpoint and the .rejected file go.", show_default="beside the file"
+        ),
+    ] = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Import history, older than HUBSCOPE_MAX_EVENT_AGE_DAYS, too. Interrupted, the same command goes on.
+
+    What is there already is counted, not stored again. Lines that cannot be taken are listed with their numbers in
+    FILE.rejected, and the exit code is 1.
+    """
+    from hubscope.entrypoints import import_command
+
+    settings = _settings()
+    with serving.store(settings, tell) as dsn:
+        done = asyncio.run(import_command.run(settings, dsn, file, tenant=tenant, state_dir=state_dir, err=err))
+    if as_json_:
+        counts = {
+            "lines": done.line,
+            "accepted": done.accepted,
+            "duplicates": done.duplicates,
+            "rejected": done.rejected,
+        }
+        print(json.dumps(counts))
+    else:
+        out.print(import_command.summary(done), highlight=False, soft_wrap=True)
+    if done.rejected:
+        tell(f"rejected lines: {(state_dir or file.parent) / (file.name + '.rejected')}")
+        raise typer.Exit(1)
+
+
 @cli.command(epilog='Example: psql "$(hubscope dsn)"')
 def dsn() -> None:
     """Print the URL of the store."""
@@ -256,6 +295,7 @@ def where_to_look(service: serving.Service) -> None:
         ("health", f"{service.url}/health"),
         ("metrics", f"{service.url}/metrics"),
         ("events", f"POST {service.url}/v1/events"),
+        ("traces", f"POST {service.url}/v1/traces (OTLP)"),
         ("MCP", f"{service.url}/mcp"),
         ("API", f"{service.url}/docs"),
     ):

@@ -24,7 +24,10 @@ from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
 from hubscope.entrypoints.problems import problem, problem_body
+from hubscope.entrypoints.traces import PATH as TRACES_PATH
+from hubscope.entrypoints.traces import TracesEndpoint
 from hubscope.errors import ForbiddenOrigin, HubscopeError, InvalidParameter
+from hubscope.ingest.otlp import JSON, PROTOBUF
 from hubscope.insight import as_json
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
 from hubscope.insight.window import FORMS, GroupBy
@@ -51,6 +54,7 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
+    traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify)
     rest = _rest(app)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,6 +68,8 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
         path = scope["path"]
         if path == EVENTS_PATH:
             await events(scope, receive, send)
+        elif path == TRACES_PATH:
+            await traces(scope, receive, send)
         elif path == MCP_PATH:
             await mcp_app(scope, receive, send)
         else:
@@ -173,7 +179,7 @@ def _rest(app: App) -> FastAPI:
 
 
 def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """OpenAPI knows FastAPI's routes; POST /v1/events is served in front of it and described here."""
+    """OpenAPI knows FastAPI's routes; what is served in front of it is described here."""
 
     def described() -> dict[str, Any]:
         document = openapi()
@@ -215,6 +221,28 @@ def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str
                             ("503", "Try the same again after Retry-After seconds."),
                         )
                     },
+                },
+            }
+        }
+        document["paths"][TRACES_PATH] = {
+            "post": {
+                "tags": ["ingest"],
+                "summary": "Record the tool calls of an OTLP export; 2xx means committed",
+                "externalDocs": {"url": "https://opentelemetry.io/docs/specs/otlp/#otlphttp"},
+                "requestBody": {
+                    "required": True,
+                    "description": "An ExportTraceServiceRequest.",
+                    "content": {PROTOBUF: {}, JSON: {}},
+                },
+                "responses": {
+                    status: {"description": text, "content": {PROTOBUF: {}, JSON: {}}}
+                    for status, text in (
+                        ("200", "Committed; an ExportTraceServiceResponse, with the number of rejected spans."),
+                        ("400", "The body cannot be read. Permanent; a google.rpc.Status, as all below."),
+                        ("413", "Over a limit. Permanent."),
+                        ("415", "Not protobuf, JSON or gzip. Permanent."),
+                        ("503", "Send the same again after Retry-After seconds."),
+                    )
                 },
             }
         }

@@ -121,6 +121,11 @@ def read(body: bytes, content_type: str, *, tenant: str, window: Window, max_eve
     return batch
 
 
+def checked(event: Event, window: Window) -> tuple[RejectionCode, str] | None:
+    """Why an event that did not come as JSON cannot be stored; None if it can."""
+    return _problem(event, window, plain=False)
+
+
 def derived_id(tenant: str, event: Event) -> UUID:
     """The identity of an event that was sent without one: a UUIDv8 of its content, so that a retry is one event."""
     digest = bytearray(hashlib.blake2b(tenant.encode() + b"\0" + _ENCODER.encode(event), digest_size=16).digest())

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, date, datetime
+from typing import Final
 
 from hubscope.access import Principal
-from hubscope.ingest.envelope import Window, read
+from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, read
+from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import record
+from hubscope.ingest.scrub import scrubbed
+from hubscope.ingest.spans import SpanLimits, SpanReceipt, read_traces
 from hubscope.ingest.writer import Fate, Refused, Writer
 from hubscope.instruments import Instruments
 from hubscope.model import EVENT_TYPES, Receipt, Rejected
 from hubscope.settings import Settings
 from hubscope.store import Connection
 
+PAUSE_AFTER_S: Final = 0.02
 _NAME_OF = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
@@ -32,7 +37,8 @@ class Ingest:
     ) -> None:
         self._settings = settings
         self._instruments = instruments
-        self._writer = Writer(open_connection, settings, instruments)
+        self._names = Names(settings, instruments)
+        self._writer = Writer(open_connection, settings, instruments, self._names)
 
     async def start(self) -> None:
         await self._writer.start()
@@ -56,25 +62,97 @@ class Ingest:
             InvalidRequest, UnsupportedMediaType, TooLarge: nothing was taken.
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
-        window = Window.around(
-            datetime.now(UTC),
-            max_age_days=self._settings.max_event_age_days,
-            max_skew_seconds=self._settings.max_clock_skew_seconds,
-        )
         batch = read(
             body,
             content_type,
             tenant=principal.tenant,
-            window=window,
+            window=self._window(),
             max_events=self._settings.max_batch_events,
         )
-        records = [record(principal.tenant, item.event_id, item.event) for item in batch.items]
+        return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
+
+    async def history(
+        self,
+        principal: Principal,
+        body: bytes,
+        max_events: int,
+        *,
+        oldest: datetime,
+        prepare: Callable[[Iterable[date]], Awaitable[None]],
+    ) -> Receipt:
+        """Commit events of the past: NDJSON, as `post` takes it, back to `oldest` rather than to the usual window.
+
+        Args:
+            max_events: how many lines there are.
+            prepare: makes room for the days (UTC) that the events are of; called before anything is stored.
+
+        Raises:
+            as `post`.
+        """
+        window = Window(oldest, self._window().newest)
+        batch = read(body, NDJSON_TYPES[0], tenant=principal.tenant, window=window, max_events=max_events)
+        await prepare({item.event.time.astimezone(UTC).date() for item in batch.items})
+        return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
+
+    async def spans(self, principal: Principal, body: bytes, content_type: str) -> SpanReceipt:
+        """Commit the tool calls of one OTLP export.
+
+        Args:
+            principal: in whose name.
+            body: an ExportTraceServiceRequest as sent, after gzip.
+            content_type: protobuf or JSON.
+
+        Returns:
+            The receipt, after the commit. Spans that are no tool calls are ignored.
+
+        Raises:
+            InvalidRequest, UnsupportedMediaType, TooLarge: nothing was taken.
+            Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
+        """
+        settings = self._settings
+        traces = read_traces(
+            body,
+            content_type,
+            window=self._window(),
+            max_calls=settings.max_batch_events,
+            limits=SpanLimits(settings.otlp_max_attributes, settings.otlp_max_attribute_chars),
+        )
+        receipt = await self._commit(principal.tenant, traces.items, traces.rejected, len(body))
+        count = self._instruments.spans.labels
+        count("accepted").inc(receipt.accepted)
+        count("duplicate").inc(receipt.duplicates)
+        count("rejected").inc(len(receipt.rejected))
+        count("ignored").inc(traces.ignored)
+        return SpanReceipt(receipt.accepted, receipt.duplicates, traces.ignored, receipt.rejected)
+
+    def _window(self) -> Window:
+        return Window.around(
+            datetime.now(UTC),
+            max_age_days=self._settings.max_event_age_days,
+            max_skew_seconds=self._settings.max_clock_skew_seconds,
+        )
+
+    async def _commit(self, tenant: str, items: list[Item], refused: list[Rejected], size: int) -> Receipt:
+        """Whatever way events come, this is the one on which they are scrubbed, stored and counted."""
+        cap = self._settings.error_message_max_chars
+        now = paused = monotonic()
+        records = []
+        for item in items:
+            if monotonic() - paused > PAUSE_AFTER_S:  # much to redact: other posts are answered meanwhile
+                await asyncio.sleep(0)
+                paused = monotonic()
+            event = scrubbed(item.event, cap)
+            settled = self._names.settle(tenant, event, now)
+            if settled is None:
+                records.append(record(tenant, item.event_id, event, settled=False))
+            else:
+                records.append(record(tenant, item.event_id, settled.event, settled.counted))
         # Shielded: a client that hangs up does not take its neighbours' commit along.
-        outcomes = await asyncio.shield(self._writer.store(records, len(body)))
-        rejected = list(batch.rejected)
+        outcomes = await asyncio.shield(self._writer.store(records, size))
+        rejected = list(refused)
         accepted = duplicates = 0
         count = self._instruments.events.labels
-        for item, outcome in zip(batch.items, outcomes, strict=True):
+        for item, outcome in zip(items, outcomes, strict=True):
             kind = _NAME_OF[type(item.event)]
             match outcome:
                 case Fate.ACCEPTED:

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from hubscope.ingest.envelope import extra, json_object
+from hubscope.ingest.fingerprint import fingerprint
 from hubscope.model import AuditEvent, ChainEvent, ChainStepEvent, Event, HubEvent, ServerEvent, ToolCall
 
 Key = tuple[str, UUID, datetime]
@@ -20,8 +21,8 @@ Key = tuple[str, UUID, datetime]
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "tool_calls": (
         "tenant_id", "event_id", "time", "hub", "server", "tool", "status", "duration_ms", "error_type",
-        "error_message", "session_id", "client", "transport", "trace_id", "span_id", "chain_id", "step_index",
-        "request_bytes", "response_bytes", "attrs",
+        "error_message", "error_fingerprint", "session_id", "client", "transport", "trace_id", "span_id", "chain_id",
+        "step_index", "request_bytes", "response_bytes", "vantage", "counted", "attrs",
     ),
     "server_events": (
         "tenant_id", "event_id", "time", "hub", "server", "source", "outcome", "state", "valid_until", "latency_ms",
@@ -43,15 +44,19 @@ class Record:
         table: raw.<table> that it belongs to.
         columns: its values, in the order of COLUMNS[table].
         event: the event itself, for the rollups.
+        counted: it is part of the rollups (one call, one count).
+        settled: its names are admitted and it is known whether it counts; otherwise the writer asks the database first.
     """
 
     key: Key
     table: str
     columns: tuple[Any, ...]
     event: Event
+    counted: bool = True
+    settled: bool = True
 
 
-def record(tenant: str, event_id: UUID, event: Event) -> Record:
+def record(tenant: str, event_id: UUID, event: Event, counted: bool = True, settled: bool = True) -> Record:
     """Lay an event out as the row it becomes."""
     key = (tenant, event_id, event.time)
     free = json_object(extra(event))
@@ -60,8 +65,9 @@ def record(tenant: str, event_id: UUID, event: Event) -> Record:
             table = "tool_calls"
             columns: tuple[Any, ...] = (
                 *key, event.hub, event.server, event.tool, event.status, event.duration_ms, event.error_type,
-                event.error_message, event.session_id, event.client, event.transport, event.trace_id, event.span_id,
-                event.chain_id, event.step_index, event.request_bytes, event.response_bytes, free,
+                event.error_message, fingerprint(event.error_message), event.session_id, event.client,
+                event.transport, event.trace_id, event.span_id, event.chain_id, event.step_index, event.request_bytes,
+                event.response_bytes, event.vantage, counted, free,
             )  # fmt: skip
         case ServerEvent():
             table = "server_events"
@@ -76,7 +82,7 @@ def record(tenant: str, event_id: UUID, event: Event) -> Record:
                 columns = (*key, event.hub, _TYPE_OF[type(event)], event.name, free)
             else:
                 columns = (*key, event.hub, _TYPE_OF[type(event)], event.chain_id, _chain_payload(event, free))
-    return Record(key, table, columns, event)
+    return Record(key, table, columns, event, counted, settled)
 
 
 def _chain_payload(event: ChainEvent | ChainStepEvent, free: str | None) -> str:
@@ -90,7 +96,7 @@ def _chain_payload(event: ChainEvent | ChainStepEvent, free: str | None) -> str:
 def deltas(
     records: Iterable[Record], edges: Sequence[float]
 ) -> dict[str, tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
-    """What newly stored tool calls add to the hourly rollups, by tenant.
+    """What newly stored tool calls that count add to the hourly rollups, by tenant.
 
     Args:
         records: only those that were really inserted.
@@ -103,7 +109,7 @@ def deltas(
     latencies: dict[str, dict[tuple[Any, ...], list[int]]] = {}
     for item in records:
         event = item.event
-        if not isinstance(event, ToolCall):
+        if not isinstance(event, ToolCall) or not item.counted:
             continue
         tenant = item.key[0]
         time = event.time.astimezone(UTC)
@@ -141,7 +147,7 @@ def touched_hours(records: Iterable[Record]) -> set[tuple[str, datetime]]:
     return {
         (item.key[0], item.event.time.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
         for item in records
-        if isinstance(item.event, ToolCall | ServerEvent)
+        if item.counted and isinstance(item.event, ToolCall | ServerEvent)
     }
 
 

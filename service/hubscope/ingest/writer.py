@@ -22,7 +22,9 @@ import structlog
 
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
 from hubscope.ids import uuid7
+from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas, touched_hours
+from hubscope.ingest.rows import record as make_record
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
 from hubscope.store import AWAY, Connection, away, db_errors, load
@@ -72,6 +74,7 @@ class Writer:
         open_connection: makes a connection under the writer role; called again after each loss.
         settings: queue, group and time limits.
         instruments: where commits and the queue are measured.
+        names: what is asked about records that are not settled.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class Writer:
         open_connection: Callable[[], asyncio.Future[Connection]] | Callable[[], object],
         settings: Settings,
         instruments: Instruments,
+        names: Names,
     ) -> None:
         self._open_connection = open_connection
         self._settings = settings
+        self._names = names
         self._instruments = instruments
         self._queue: deque[_Waiting] = deque()
         self._events = 0
@@ -152,7 +157,7 @@ class Writer:
             return group
 
     async def _run(self, number: int) -> None:
-        session = _Session(self._open_connection, self._settings)
+        session = _Session(self._open_connection, self._settings, self._names)
         try:
             while group := await self._take():
                 started = time.perf_counter()
@@ -186,9 +191,10 @@ class Writer:
 class _Session:
     """One writer's connection and what it knows about the database."""
 
-    def __init__(self, open_connection: Callable[[], object], settings: Settings) -> None:
+    def __init__(self, open_connection: Callable[[], object], settings: Settings, names: Names) -> None:
         self._open_connection = open_connection
         self._settings = settings
+        self._names = names
         self._connection: Connection | None = None
         self._edges: Sequence[float] = ()
         self._engine = ""
@@ -208,7 +214,8 @@ class _Session:
             for start in range(0, len(records), share):
                 async with asyncio.timeout(self._settings.commit_timeout_ms / 1000):
                     connection = await self._ready()
-                    outcomes += await self._divide(connection, records[start : start + share])
+                    part = await self._settled(connection, records[start : start + share])
+                    outcomes += await self._divide(connection, part)
             return outcomes
         except TimeoutError:
             self._drop()
@@ -221,6 +228,21 @@ class _Session:
         except BaseException:
             self._drop()
             raise
+
+    async def _settled(self, connection: Connection, records: Sequence[Record]) -> Sequence[Record]:
+        """The records under the names they are stored with, once the database was asked about those that need it."""
+        open_ones = [(record.key[0], record.event) for record in records if not record.settled]
+        if not open_ones:
+            return records
+        now = monotonic()
+        await self._names.learn(connection, open_ones, now)
+        return [one if one.settled else self._settle(one, now) for one in records]
+
+    def _settle(self, open_one: Record, now: float) -> Record:
+        tenant, event_id, _ = open_one.key
+        settled = self._names.settle(tenant, open_one.event, now, final=True)
+        assert settled is not None
+        return make_record(tenant, event_id, settled.event, settled.counted)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -173,11 +173,9 @@ SELECT
     status.last_build_at,
     status.last_build_ok,
     status.pending_batches,
+    status.schema_version,
     (SELECT max(last_seen_at) FROM analytics.dim_servers WHERE tenant_id = $1) AS last_event_at
 FROM analytics.mart_status AS status;
-
--- name: schema_version
-SELECT max(version) FROM ops.migrations;
 
 -- name: jobs
 SELECT job, started_at, finished_at, ok, error, last_success_at FROM analytics.job_status ORDER BY job;

@@ -98,7 +98,6 @@ async def integration_status(
         now: the present, with a zone.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        schema_version = await connection.fetchval(QUERIES["schema_version"])
         freshness = await connection.fetchrow(QUERIES["freshness"], principal.tenant)
         jobs = [
             JobState(row["job"], row["finished_at"], row["ok"], row["error"], row["last_success_at"])
@@ -118,7 +117,12 @@ async def integration_status(
         version=hubscope.__version__,
         uptime_seconds=int(uptime_s),
         database=Database(
-            found.engine, found.reason, found.server_version, found.timescaledb, found.licence, schema_version
+            found.engine,
+            found.reason,
+            found.server_version,
+            found.timescaledb,
+            found.licence,
+            freshness["schema_version"],
         ),
         features={
             "enhanced_analytics": settings.enable_enhanced_analytics,

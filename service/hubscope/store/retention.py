@@ -136,6 +136,16 @@ def horizons(settings: Settings, now: datetime) -> Horizons:
     )
 
 
+async def importable_from(connection: Connection, settings: Settings, now: datetime) -> datetime:
+    """From when on history may come in: what is older, retention would take again, or has taken the neighbours of.
+
+    One day younger than the horizon of raw, so that a horizon that moves meanwhile passes nothing that comes.
+    """
+    taken: datetime | None = await connection.fetchval("SELECT since FROM ops.retained WHERE relation = 'raw'")
+    oldest = horizons(settings, now).raw + DAY
+    return oldest if taken is None else max(oldest, taken)
+
+
 async def plan(connection: Connection, engine: Engine, wanted: Horizons) -> list[Part]:
     """What `retain` would take now."""
     return await (_plan_timescale if engine == "timescale" else _plan_postgres)(connection, wanted)

@@ -18,7 +18,7 @@ from hubscope.errors import InvalidSetting, JobFailed
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect, retention
 from hubscope.store.recount import recount
-from hubscope.store.retention import Horizons, horizons, plan, retain
+from hubscope.store.retention import Horizons, horizons, importable_from, plan, retain
 from hubscope.worker import Worker
 from tests.aged import AGES, KEPT, NOON
 from tests.conftest import ROLE_PREFIX, ROLES
@@ -156,6 +156,16 @@ async def test_a_partition_in_use_is_left_for_the_next_run(
     await retain(owner, "postgres", wanted)
     assert await ages(owner, "raw.tool_calls", "time") == {age for age in AGES if age <= KEPT["raw_days"]}
     assert await plan(owner, "postgres", wanted) == []
+
+
+async def test_history_comes_in_only_where_raw_is_kept_and_never_was_taken(
+    aged: App, narrow: Settings, wide: Settings, owner: Connection
+) -> None:
+    now = datetime.now(UTC)
+    assert await importable_from(owner, narrow, now) == NOON - timedelta(days=KEPT["raw_days"] - 1)
+    await retain(owner, "postgres", horizons(narrow, now))
+    assert await importable_from(owner, narrow, now) == NOON - timedelta(days=KEPT["raw_days"] - 1)
+    assert await importable_from(owner, wide, now) == NOON - timedelta(days=KEPT["raw_days"])
 
 
 # The nightly recount

@@ -230,6 +230,15 @@ EVERYTHING = {
     "SELECT rollup.pack_day(now())": set(),
     "SELECT rollup.check_tool_calls_hourly(now(), true)": set(),
     "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {"writer", "reader", "worker", "grafana"},
+    # hub: state
+    "SELECT FROM hub.known_names": {"writer", "worker"},
+    "INSERT INTO hub.known_names (kind, name) VALUES ('server', 's')": {"writer"},
+    "UPDATE hub.known_names SET name = ''": set(),
+    "DELETE FROM hub.known_names": set(),
+    "SELECT FROM hub.counting_vantages": {"writer", "worker"},
+    "INSERT INTO hub.counting_vantages (server, since, vantage) VALUES ('s', now(), 'hub')": {"writer"},
+    "UPDATE hub.counting_vantages SET vantage = 'hub'": set(),
+    "DELETE FROM hub.counting_vantages": set(),
     # ops: bookkeeping
     "SELECT FROM ops.migrations": {"reader", "worker"},
     "SELECT FROM ops.store": {"writer", "reader", "worker"},

@@ -18,4 +18,5 @@ select
         from {{ source('ops', 'job_runs') }} as run
         where run.job = 'build_marts' and run.ok
     ) as last_build_started_at,
-    (select backlog.batches from {{ source('rollup', 'backlog') }} as backlog) as pending_batches
+    (select backlog.batches from {{ source('rollup', 'backlog') }} as backlog) as pending_batches,
+    (select max(migration.version) from {{ source('ops', 'migrations') }} as migration) as schema_version

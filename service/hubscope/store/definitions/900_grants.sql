@@ -9,6 +9,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA raw, rollup, hub, ops FROM :writer, :worker, 
 GRANT USAGE ON SCHEMA raw, rollup, hub, ops TO :writer, :worker;
 GRANT SELECT, INSERT ON raw.tool_calls, raw.server_events, raw.hub_events TO :writer;
 GRANT EXECUTE ON FUNCTION ops.ensure_partitions(date, date) TO :writer, :worker;
+-- Ingest admits names and decides about vantages; neither is ever taken back.
+GRANT SELECT, INSERT ON hub.known_names, hub.counting_vantages TO :writer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA raw, rollup, hub, ops TO :worker;
 ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO :worker;
