@@ -21,6 +21,12 @@ WHOLE_NUMBERS = [
     for name, field in Settings.model_fields.items()
     if field.annotation is int and not name.endswith("port")
 ]
+ZERO_MEANS_OFF = (
+    "HUBSCOPE_WRAP_ERROR_MESSAGE_CHARS",
+    "HUBSCOPE_WRAP_FLUSH_TIMEOUT",
+    "HUBSCOPE_WRAP_HEARTBEAT_SECONDS",
+    "HUBSCOPE_WRAP_LINGER",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +165,15 @@ def test_a_value_that_is_not_allowed_is_one_line_that_names_the_variable_and_wha
     assert "\n" not in refused.value.detail
 
 
-@pytest.mark.parametrize("value", ["junk", "1.5", "0", "-1"])
-@pytest.mark.parametrize("variable", WHOLE_NUMBERS)
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        (variable, value)
+        for variable in WHOLE_NUMBERS
+        for value in ("junk", "1.5", "0", "-1")
+        if value != "0" or variable not in ZERO_MEANS_OFF
+    ],
+)
 def test_a_limit_is_a_whole_number_above_zero(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidSetting, match=f"^{variable} is '{value}': "):
