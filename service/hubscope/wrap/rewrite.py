@@ -147,7 +147,8 @@ def _wrap(
     edits: list[Edit] = [(command.start, command.end, json.dumps(start[0], ensure_ascii=False))]
     if args is None:
         before = text[: command.key]
-        edits.append((command.end, command.end, f',{before[len(before.rstrip()) :]}"args": [{", ".join(tokens)}]'))
+        space = before[len(before.rstrip()) :] or " "
+        edits.append((command.end, command.end, f',{space}"args": [{", ".join(tokens)}]'))
     else:
         elements = _elements(text, args)
         if elements:
