@@ -36,7 +36,7 @@ LIMITS: Final[dict[str, Limit]] = {
     "buffer_max_bytes": Limit("HUBSCOPE_WRAP_BUFFER_MAX_BYTES", 16 * 1024 * 1024, 1024 * 1024),
     "open_calls_max": Limit("HUBSCOPE_WRAP_OPEN_CALLS_MAX", 10_000, 1),
     "error_message_chars": Limit("HUBSCOPE_WRAP_ERROR_MESSAGE_CHARS", 500, 0, 8_000),
-    "linger_ms": Limit("HUBSCOPE_WRAP_LINGER", 200, 0, 60_000),
+    "linger_ms": Limit("HUBSCOPE_WRAP_LINGER", 100, 0, 60_000),
     "flush_timeout_ms": Limit("HUBSCOPE_WRAP_FLUSH_TIMEOUT", 500, 0, 60_000),
     "heartbeat_seconds": Limit("HUBSCOPE_WRAP_HEARTBEAT_SECONDS", 60, 0, 86_400),
 }
@@ -77,7 +77,7 @@ class Options:
         buffer_max_bytes: most bytes that wait in memory to be read by the observer.
         open_calls_max: most calls without an answer that are remembered.
         error_message_chars: longest error message that is sent; 0 sends none.
-        linger_ms: how long the first event of a batch waits for company.
+        linger_ms: how long an event waits for company; under steady traffic, five times as long.
         flush_timeout_ms: how long the end of the wrapper may wait for hubscope.
         heartbeat_seconds: how often a connected server is reported alive; 0 for never.
     """

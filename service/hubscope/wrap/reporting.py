@@ -20,8 +20,8 @@ from hubscope.wrap.sender import HttpPost, Sender
 from hubscope.wrap.spool import Spool
 from hubscope.wrap.tap import Ending, Tap
 
-READ_THE_REST_S: Final = 2.0
-"""Longest that the observer may take, at the end, for what it has not read yet."""
+READ_THE_REST_S: Final = 1.0
+"""Longest that the observer may take, at the end, for what it has not read yet; after that it skips to the end."""
 
 
 class Reporting:
@@ -73,6 +73,9 @@ class Reporting:
         self._tap.items.put(ending)
         if self._observing is not None:
             self._observing.join(READ_THE_REST_S)
+            if self._observing.is_alive():
+                self._tap.hurry = True
+                self._observing.join(READ_THE_REST_S)
         self._flush()
 
     def _flush(self) -> None:
@@ -109,7 +112,7 @@ def spool_directory(chosen: str | None, url: str, api_key: str | None) -> Path:
 
         chosen = os.path.join(platformdirs.user_state_dir("hubscope", appauthor=False), "spool")
     digest = hashlib.sha256(f"{url}\0{api_key or ''}".encode()).hexdigest()[:16]
-    return Path(chosen).expanduser() / digest
+    return Path(os.path.expanduser(chosen)) / digest
 
 
 def say(sentence: str) -> None:

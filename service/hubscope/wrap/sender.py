@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import ipaddress
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ PATH: Final = "/v1/events"
 BATCH_MAX_EVENTS: Final = 500
 BATCH_MAX_BYTES: Final = 512 * 1024
 REQUEST_TIMEOUT_S: Final = 15.0
+BUSY_LINGERS: Final = 5
 LOOK_FOR_LEFTOVERS_S: Final = 30.0
 """How often to look for what other wrappers left."""
 GZIP_FROM_BYTES: Final = 1_024
@@ -102,7 +104,8 @@ class Sender:
     """Empties a spool. `run` is a thread's; the rest is for others to call.
 
     Args:
-        linger_s: how long the first event of a batch waits for more.
+        linger_s: how long an event waits for others when nothing was sent lately. Under steady traffic posts are
+            `BUSY_LINGERS` times as far apart: every post costs hubscope a commit, and the calls some of the processor.
         say: told once of each thing that a person may want to change.
     """
 
@@ -116,6 +119,7 @@ class Sender:
         self._ended = threading.Event()
         self._deadline: float | None = None
         self._failures = 0
+        self._posted_at = -math.inf
         self.refused = 0
 
     def poke(self) -> None:
@@ -141,7 +145,9 @@ class Sender:
                     continue
                 if look:
                     next_look = time.monotonic() + LOOK_FOR_LEFTOVERS_S
-                if self._news.wait(LOOK_FOR_LEFTOVERS_S) and not self._ending.wait(self._linger_s):
+                if self._news.wait(LOOK_FOR_LEFTOVERS_S):
+                    since = time.monotonic() - self._posted_at
+                    self._ending.wait(max(self._linger_s, BUSY_LINGERS * self._linger_s - since))
                     self._news.clear()
             self._empty(leftovers=False)
         finally:
@@ -149,17 +155,25 @@ class Sender:
             self._ended.set()
 
     def _empty(self, *, leftovers: bool) -> float | None:
-        """Send all there is. The pause before the next try in seconds if that did not work, else None."""
+        """Send all there is. The pause before the next try in seconds if that did not work, else None.
+
+        What comes in meanwhile waits for the next time, so that steady traffic goes out in batches.
+        """
+        new = True
         while self._left_s() > 0:
-            batch = self._spool.take(max_events=BATCH_MAX_EVENTS, max_bytes=BATCH_MAX_BYTES, leftovers=leftovers)
+            batch = self._spool.take(
+                max_events=BATCH_MAX_EVENTS, max_bytes=BATCH_MAX_BYTES, leftovers=leftovers, new=new
+            )
             if batch is None:
                 return None
             asked = self._deliver(batch.lines)
-            if isinstance(asked, Outcome):
+            if asked is not None:
                 self._failures += 1
                 return pause_seconds(self._failures, asked.retry_after_seconds)
             self._failures = 0
             self._spool.done(batch)
+            if batch.new and len(batch.lines) < BATCH_MAX_EVENTS:
+                new = self._ending.is_set()
         return None
 
     def _deliver(self, lines: list[bytes]) -> Outcome | None:
@@ -179,6 +193,7 @@ class Sender:
         return None
 
     def _try(self, lines: list[bytes]) -> Outcome:
+        self._posted_at = time.monotonic()
         body = b"\n".join(lines) + b"\n"
         try:
             answer = self._post(body, min(REQUEST_TIMEOUT_S, max(self._left_s(), 0.05)))

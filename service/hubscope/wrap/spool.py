@@ -40,11 +40,12 @@ Say = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events to send: one JSON text each, and where they end in their segment."""
+    """Events to send: one JSON text each, where they end in their segment, and whether that is the one written to."""
 
     lines: list[bytes]
     segment: _Segment
     end: int
+    new: bool
 
 
 class _Segment:
@@ -147,21 +148,22 @@ class Spool:
                 self._current = _Segment(None, None)
                 self._current.append(line)
 
-    def take(self, *, max_events: int, max_bytes: int, leftovers: bool) -> Batch | None:
+    def take(self, *, max_events: int, max_bytes: int, leftovers: bool, new: bool = True) -> Batch | None:
         """Events that are not sent yet; the same ones again until `done` is told. None when there are none.
 
         Args:
             leftovers: look for those that other wrappers left, too.
+            new: take them from the segment that is written to, too.
         """
         with self._lock:
-            if self._current is not None and self._current.sent < self._current.size:
-                return _batch(self._current, max_events, max_bytes)
+            if new and self._current is not None and self._current.sent < self._current.size:
+                return _batch(self._current, max_events, max_bytes, new=True)
         while leftovers or self._leftover is not None:
             if self._leftover is None:
                 self._leftover = self._adopt()
                 if self._leftover is None:
                     return None
-            batch = _batch(self._leftover, max_events, max_bytes)
+            batch = _batch(self._leftover, max_events, max_bytes, new=False)
             if batch.lines:
                 return batch
             # What is left, if anything, is a line that its writer did not finish: a machine that went down.
@@ -295,9 +297,9 @@ class Spool:
             os.close(fd)
 
 
-def _batch(segment: _Segment, max_events: int, max_bytes: int) -> Batch:
+def _batch(segment: _Segment, max_events: int, max_bytes: int, *, new: bool) -> Batch:
     lines = segment.unsent(max_bytes).split(b"\n")[:-1][:max_events]
-    return Batch(lines, segment, segment.sent + sum(map(len, lines)) + len(lines))
+    return Batch(lines, segment, segment.sent + sum(map(len, lines)) + len(lines), new)
 
 
 def _open(path: Path) -> _Segment | None:

@@ -47,6 +47,9 @@ class Tap:
     def __init__(self, max_bytes: int) -> None:
         self.items: SimpleQueue[Item] = SimpleQueue()
         self.closed = False
+        """Nobody reads any more."""
+        self.hurry = False
+        """There is no time left to read: what is queued counts as missed."""
         self._max_bytes = max_bytes
         self._put: dict[Side, int] = {"client": 0, "server": 0}
         self._missed: dict[Side, int] = {"client": 0, "server": 0}

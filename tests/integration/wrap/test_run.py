@@ -236,6 +236,43 @@ def test_a_process_that_the_server_leaves_behind_does_not_keep_the_wrapper(wrapp
         left.kill()
 
 
+def test_a_signal_ends_the_wait_for_a_client_that_does_not_read(wrapper: Wrapper) -> None:
+    done = wrapper.folder / "done"
+    process = wrapper.python(f"print('x' * 150_000, end='', flush=True); open({str(done)!r}, 'w').close()")
+    until(done.exists, "the server has written all it has to say")
+    child = psutil.Process(process.pid).children()
+    psutil.wait_procs(child, DEADLINE_S)
+
+    def ended() -> bool:  # the wrapper may not have noticed yet that the server is gone
+        process.terminate()
+        return process.poll() is not None
+
+    until(ended, "the wrapper is gone, too")
+    assert process.returncode == 0
+
+
+def test_without_a_standard_stream_the_server_runs_all_the_same(wrapper: Wrapper) -> None:
+    program = f"open({str(wrapper.folder / 'ran')!r}, 'w').close(); raise SystemExit(4)"
+    process = wrapper.python(program, preexec_fn=lambda: os.closerange(0, 2))
+    assert process.wait(DEADLINE_S) == 4
+    assert (wrapper.folder / "ran").exists()
+
+
+def test_an_exit_code_is_known_where_exits_of_children_are_ignored(wrapper: Wrapper) -> None:
+    process = wrapper.python("raise SystemExit(4)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    assert process.wait(DEADLINE_S) == 4
+
+
+def test_reporting_that_cannot_begin_costs_the_server_nothing(wrapper: Wrapper) -> None:
+    """A library that is broken, say."""
+    (wrapper.folder / "msgspec.py").write_text("raise RuntimeError('broken')")
+    path = os.pathsep.join(filter(None, [str(wrapper.folder), os.environ.get("PYTHONPATH")]))
+    process = wrapper.start("cat", env={"PYTHONPATH": path})
+    out, err = process.communicate(b"hello\n", timeout=DEADLINE_S)
+    assert (process.returncode, out) == (0, b"hello\n")
+    assert err == b"hubscope wrap: nothing is reported: RuntimeError: broken\n"
+
+
 COUNT_SIGNALS = """
     import os, signal, sys, time
     got = []
@@ -347,6 +384,16 @@ def test_a_connection_is_reported_from_start_to_crash(wrapper: Wrapper) -> None:
     assert "s3cret" not in json.dumps(events)
 
 
+def test_a_server_that_dies_is_at_fault_also_when_the_client_leaves_at_once(wrapper: Wrapper) -> None:
+    process = wrapper.python("import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
+    assert process.stdin is not None
+    process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "x"}}\n')
+    assert read_line(process) == b""
+    process.stdin.close()
+    assert process.wait(DEADLINE_S) == 137
+    assert [event.get("error_type") for event in wrapper.events()] == [None, "server_exited", "signal:SIGKILL"]
+
+
 def test_an_observer_that_cannot_keep_up_holds_nothing_up(wrapper: Wrapper) -> None:
     """100 MB go by; what is not seen is counted, and memory stays bounded."""
     program = f"import sys\nfor _ in range(100):\n    sys.stdout.write('{{}}\\n' * 350_000)\nsys.stdout.flush()\n{ECHO}"
@@ -359,7 +406,8 @@ def test_an_observer_that_cannot_keep_up_holds_nothing_up(wrapper: Wrapper) -> N
     assert psutil.Process(process.pid).memory_info().rss < 100_000_000
     process.stdin.close()
     assert process.wait(DEADLINE_S) == 0
-    assert wrapper.events()[-1]["outcome"] == "closed"
+    last = wrapper.events()[-1]
+    assert (last["outcome"], last["attrs"]["missed_bytes"] > 0) == ("closed", True)
 
 
 def test_many_wrappers_share_one_spool(wrapper: Wrapper) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hubscope.wrap.sender import HttpPost, Sender
+from hubscope.wrap.sender import BUSY_LINGERS, HttpPost, Sender
 from hubscope.wrap.spool import Spool
 
 DEADLINE_S = 30.0
@@ -155,6 +155,18 @@ def test_events_gather_for_the_time_of_the_linger(tmp_path: Path, service: Servi
     bench.append(3)
     assert bench.finish()  # the end does not linger
     assert [numbers for _, numbers in service.posts] == [[1, 2, 3]]
+
+
+def test_under_steady_traffic_posts_are_further_apart(tmp_path: Path, service: Service) -> None:
+    bench = Bench(tmp_path, service.url, linger_s=0.1).start()
+    began = time.monotonic()
+    for number in range(40):
+        bench.append(number)
+        time.sleep(0.02)
+    assert bench.finish()
+    took = time.monotonic() - began
+    assert service.taken == list(range(40))
+    assert len(service.posts) <= 2 + took / (0.1 * BUSY_LINGERS)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
