@@ -59,23 +59,15 @@ class _Segment:
         self._memory = bytearray()
 
     def append(self, line: bytes) -> None:
-        """Write one line at the end, whole or not at all.
+        """Write one line at the end.
 
         Raises:
-            OSError: the disk is full or gone.
+            OSError: the disk is full or gone. What was written of the line has no end, and is left out by who reads.
         """
         if self._fd is None:
             self._memory += line
-        else:
-            written = -1
-            try:
-                written = os.pwrite(self._fd, line, self.size)
-            finally:
-                if written != len(line):
-                    with suppress(OSError):
-                        os.ftruncate(self._fd, self.size)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        elif os.pwrite(self._fd, line, self.size) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.size += len(line)
 
     def unsent(self, most_bytes: int) -> bytes:

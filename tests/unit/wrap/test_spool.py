@@ -189,18 +189,25 @@ def test_a_disk_that_stays_away_costs_the_oldest_events_and_they_are_counted(tmp
     assert kept[-1] == event(99)
 
 
-def test_a_disk_that_is_full_leaves_no_half_a_line(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raises", [True, False])
+def test_half_a_line_on_a_disk_that_is_full_is_left_out(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, said: Said, raises: bool
+) -> None:
     spool.append(event(0))
     real = os.pwrite
 
     def half(fd: int, data: bytes, offset: int) -> int:
-        real(fd, data[:10], offset)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(fd, data[:10], offset)
+        if raises:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written
 
     monkeypatch.setattr(os, "pwrite", half)
     spool.append(event(1))
     monkeypatch.undo()
-    assert sorted(drain(spool)) == [event(0), event(1)]
+    spool.append(event(2))
+    assert sorted(drain(spool)) == [event(0), event(1), event(2)]
+    assert [about for about, _ in said] == ["spool"]
 
 
 def test_events_are_for_the_eyes_of_their_account_only(spool: Spool, tmp_path: Path) -> None:
