@@ -46,32 +46,37 @@ class Observer:
         """Return when an `Ending` has come and is reported."""
         next_pulse = time.monotonic() + self._heartbeat_s
         while True:
-            try:
-                item = self._tap.items.get(timeout=max(next_pulse - time.monotonic(), 0) if self._heartbeat_s else None)
-            except Empty:
+            left = max(next_pulse - time.monotonic(), 0) if self._heartbeat_s else None
+            if left == 0:
                 self._report(self._session.pulse(Moment.now()))
                 next_pulse = time.monotonic() + self._heartbeat_s
+                continue
+            try:
+                item = self._tap.items.get(timeout=left)
+            except Empty:
                 continue
             if isinstance(item, Ending):
                 for side, size in self._tap.missed_at_the_end().items():
                     self._gap(side, size)
                 self._report(self._session.ended(item, Moment.now()))
                 return
-            side, chunk, at = item
-            if isinstance(chunk, int):
-                self._gap(side, chunk)
-                continue
-            if self._tap.hurry:
-                self._gap(side, len(chunk))
-                continue
-            assert at is not None
-            read = self._session.sent if side == "client" else self._session.received
-            for line in self._lines[side].feed(chunk):
-                try:
-                    self._report(read(line, at))
-                except Exception as error:  # ours to be ashamed of; the lines after it are still worth reading
-                    self._trouble(f"a message could not be read: {type(error).__name__}: {error}")
-            self._tap.took(chunk)
+            self._read(*item)
+
+    def _read(self, side: Side, chunk: bytes | int, at: Moment | None) -> None:
+        """Read one chunk, or note that so many bytes are missing here."""
+        if at is None or isinstance(chunk, int):
+            self._gap(side, chunk if isinstance(chunk, int) else len(chunk))
+            return
+        if self._tap.hurry:
+            self._gap(side, len(chunk))
+            return
+        read = self._session.sent if side == "client" else self._session.received
+        for line in self._lines[side].feed(chunk):
+            try:
+                self._report(read(line, at))
+            except Exception as error:  # ours to be ashamed of; the lines after it are still worth reading
+                self._trouble(f"a message could not be read: {type(error).__name__}: {error}")
+        self._tap.took(chunk)
 
     def _gap(self, side: Side, size: int) -> None:
         if size:
