@@ -47,11 +47,18 @@ class Wrapper:
         own = {"HUBSCOPE_URL": "http://127.0.0.1:9", "HUBSCOPE_SPOOL_DIR": str(self.folder / "spool")}
         return inherited | own | more
 
-    def start(self, *command: str, options: tuple[str, ...] = ("--name", "s"), **more: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, *command: str, options: tuple[str, ...] = ("--name", "s"), through: tuple[str, ...] = (), **more: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a wrapper of a command, itself by way of other commands (`through`) that set something up for it."""
         env = self.environment(**more.pop("env", {}))
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "hubscope", "wrap", *options, "--", *command], bufsize=0, env=env, **pipes, **more
+            [*through, sys.executable, "-m", "hubscope", "wrap", *options, "--", *command],
+            bufsize=0,
+            env=env,
+            **pipes,
+            **more,
         )
         self.processes.append(process)
         return process
@@ -81,6 +88,11 @@ def wrapper(tmp_path: Path) -> Iterator[Wrapper]:
     made = Wrapper(tmp_path)
     yield made
     made.end()
+
+
+def shell(what: str) -> tuple[str, ...]:
+    """What a shell does before it becomes the command."""
+    return ("sh", "-c", f'{what}; exec "$@"', "sh")
 
 
 def read_line(process: subprocess.Popen[bytes]) -> bytes:
@@ -253,13 +265,13 @@ def test_a_signal_ends_the_wait_for_a_client_that_does_not_read(wrapper: Wrapper
 
 def test_without_a_standard_stream_the_server_runs_all_the_same(wrapper: Wrapper) -> None:
     program = f"open({str(wrapper.folder / 'ran')!r}, 'w').close(); raise SystemExit(4)"
-    process = wrapper.python(program, preexec_fn=lambda: os.closerange(0, 2))
+    process = wrapper.python(program, through=shell("exec <&- >&-"))
     assert process.wait(DEADLINE_S) == 4
     assert (wrapper.folder / "ran").exists()
 
 
 def test_an_exit_code_is_known_where_exits_of_children_are_ignored(wrapper: Wrapper) -> None:
-    process = wrapper.python("raise SystemExit(4)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    process = wrapper.python("raise SystemExit(4)", through=shell("trap '' CHLD"))
     assert process.wait(DEADLINE_S) == 4
 
 
@@ -298,15 +310,9 @@ def test_a_signal_reaches_the_server_once_and_its_exit_code_comes_back(wrapper: 
 
 def test_a_key_of_the_terminal_reaches_the_server_once(wrapper: Wrapper) -> None:
     master, slave = os.openpty()
-
-    def own_terminal() -> None:
-        import fcntl
-        import termios
-
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
-    process = wrapper.python(COUNT_SIGNALS, preexec_fn=own_terminal)
+    take_it = f"import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl({slave}, termios.TIOCSCTTY, 0)"
+    through = (sys.executable, "-c", f"{take_it}; os.execvp(sys.argv[1], sys.argv[1:])")
+    process = wrapper.python(COUNT_SIGNALS, through=through, pass_fds=(slave,))
     os.close(slave)
     try:
         assert read_line(process) == b"ready\n"
@@ -345,7 +351,7 @@ def test_an_ignored_signal_stays_ignored(wrapper: Wrapper) -> None:
     """As `nohup` asks for."""
     process = wrapper.python(
         "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)",
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        through=shell("trap '' HUP"),
     )
     assert read_line(process) == b"True\n"
 
