@@ -122,7 +122,7 @@ class Spool:
         self._lock = threading.Lock()
         self._current: _Segment | None = None
         self._leftover: _Segment | None = None
-        self._sent: dict[str, int] = {}  # how far own segments that are closed were sent
+        self._full: dict[Path, int] = {}  # own segments that are not written to any more, and how far they are sent
         self.dropped = 0
 
     def append(self, event: bytes) -> None:
@@ -147,20 +147,15 @@ class Spool:
             leftovers: look for those that other wrappers left, too.
             new: take them from the segment that is written to, too.
         """
+        while (segment := self._leftover or self._reopen()) is not None:
+            if (batch := self._rest_of(segment, max_events, max_bytes)) is not None:
+                return batch
         with self._lock:
             if new and self._current is not None and self._current.sent < self._current.size:
                 return _batch(self._current, max_events, max_bytes, new=True)
-        while leftovers or self._leftover is not None:
-            if self._leftover is None:
-                self._leftover = self._adopt()
-                if self._leftover is None:
-                    return None
-            batch = _batch(self._leftover, max_events, max_bytes, new=False)
-            if batch.lines:
+        while leftovers and (segment := self._adopt()) is not None:
+            if (batch := self._rest_of(segment, max_events, max_bytes)) is not None:
                 return batch
-            # What is left, if anything, is a line that its writer did not finish: a machine that went down.
-            self._leftover.remove()
-            self._leftover = None
         return None
 
     def done(self, batch: Batch) -> None:
@@ -172,8 +167,8 @@ class Spool:
                 if segment.sent == segment.size:
                     with suppress(OSError):
                         segment.empty()
-            elif segment.path is not None and segment is not self._leftover:
-                self._sent[segment.path.name] = segment.sent
+            elif segment.path in self._full:  # it was filled while these were on their way
+                self._full[segment.path] = segment.sent
 
     def close(self) -> None:
         """Leave what is not sent to the next wrapper, and nothing else."""
@@ -196,8 +191,7 @@ class Spool:
         if segment.sent >= segment.size:
             segment.remove()
             return
-        if segment.sent:
-            self._sent[segment.path.name] = segment.sent
+        self._full[segment.path] = segment.sent
         segment.close()
 
     def _begin(self, needed: int) -> None:
@@ -233,13 +227,35 @@ class Spool:
                 return _Segment(path, fd)
             os.close(fd)  # somebody who looks for leftovers had it for a moment
 
+    def _reopen(self) -> _Segment | None:
+        """The oldest own segment that is full and not sent, unless another wrapper has taken it on."""
+        with self._lock:
+            while self._full:
+                path = next(iter(self._full))
+                segment, sent = _open(path), self._full.pop(path)
+                if segment is not None:
+                    segment.sent = sent
+                    return segment
+        return None
+
     def _adopt(self) -> _Segment | None:
         """The oldest segment that nobody holds."""
         for path in self._segments():
             segment = _open(path)
             if segment is not None:
-                segment.sent = self._sent.pop(path.name, 0)
+                segment.sent = self._full.pop(path, 0)
                 return segment
+        return None
+
+    def _rest_of(self, segment: _Segment, max_events: int, max_bytes: int) -> Batch | None:
+        """The next events of a segment that is not written to; None, and it is removed, when there are no more."""
+        self._leftover = segment
+        batch = _batch(segment, max_events, max_bytes, new=False)
+        if batch.lines:
+            return batch
+        # What is left, if anything, is a line that its writer did not finish: a machine that went down.
+        segment.remove()
+        self._leftover = None
         return None
 
     def _segments(self) -> list[Path]:
@@ -261,7 +277,7 @@ class Spool:
         lost = 0
         for segment, size in free:
             if total > self._max_bytes:
-                segment.sent = self._sent.pop(segment.path.name, 0) if segment.path else 0
+                segment.sent = self._full.pop(segment.path, 0) if segment.path else 0
                 lost += segment.unsent(size + 1).count(b"\n")
                 segment.remove()
                 total -= size

@@ -72,6 +72,17 @@ def test_events_go_out_in_order_with_the_key(tmp_path: Path, service: Service) -
     assert bench.said == []
 
 
+def test_more_than_a_segment_holds_goes_out_at_once(tmp_path: Path, service: Service) -> None:
+    bench = Bench(tmp_path, service.url).start()
+    bench.append(0)
+    service.until(1)  # it has looked for leftovers, and will not for a while
+    bench.append(*range(1, 20_000))
+    service.until(20_000)
+    assert sorted(service.taken) == list(range(20_000))
+    assert bench.finish()
+    assert list(tmp_path.glob("*.ndjson")) == []
+
+
 def test_events_gather_for_the_time_of_the_linger(tmp_path: Path, service: Service) -> None:
     bench = Bench(tmp_path, service.url, linger_s=DEADLINE_S).start()
     bench.append(1, 2)

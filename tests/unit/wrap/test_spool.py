@@ -117,6 +117,16 @@ def test_own_segments_that_are_full_are_not_sent_twice(spool: Spool) -> None:
     assert sorted(drain(spool)) == sorted(map(event, range(1, 20)))
 
 
+def test_own_segments_that_are_full_go_first_and_need_no_looking_for(spool: Spool) -> None:
+    for number in range(30):
+        spool.append(event(number))
+    found: list[bytes] = []
+    while batch := take(spool, leftovers=False):
+        found += batch.lines
+        spool.done(batch)
+    assert found == [event(number) for number in range(30)]
+
+
 def test_a_line_that_its_writer_did_not_finish_is_left_out(tmp_path: Path, said: Said) -> None:
     directory = tmp_path / "spool"
     directory.mkdir()
