@@ -454,6 +454,112 @@ class Settings(BaseSettings):
         test="tests/integration/test_worker.py::test_old_job_runs_are_pruned",
     )
 
+    # The stdio wrapper (it reads these by itself, from the environment only: hubscope.wrap.options)
+    url: str = _setting(
+        "HUBSCOPE_URL",
+        "http://127.0.0.1:3401",
+        "Where `hubscope wrap` sends what it sees. From the environment only, never from hubscope.toml.",
+        unit="URL",
+        test="tests/unit/wrap/test_options.py::test_a_value_that_is_not_allowed_is_one_error_that_names_it",
+    )
+    api_key: str | None = _setting(
+        "HUBSCOPE_API_KEY",
+        None,
+        "What `hubscope wrap` shows there, as a bearer token. Never logged, and kept from the wrapped server."
+        " From the environment only.",
+        unit="text",
+        off="HUBSCOPE_API_KEY_FILE is used",
+        test="tests/unit/wrap/test_options.py::test_a_key_comes_from_a_variable_or_a_file",
+        repr=False,
+    )
+    api_key_file: Path | None = _setting(
+        "HUBSCOPE_API_KEY_FILE",
+        None,
+        "A file with the key, where HUBSCOPE_API_KEY is not set. From the environment only.",
+        unit="path",
+        off="no key is sent",
+        test="tests/unit/wrap/test_options.py::test_a_key_comes_from_a_variable_or_a_file",
+    )
+    spool_dir: Path | None = _setting(
+        "HUBSCOPE_SPOOL_DIR",
+        None,
+        "Where events of `hubscope wrap` wait until they are sent, in a folder for each address and key.",
+        unit="path",
+        off="`hubscope/spool` in the platform's state directory (`~/.local/state` on Linux)",
+        test="tests/unit/wrap/test_reporting.py::test_events_for_another_address_or_key_wait_elsewhere",
+    )
+    spool_max_bytes: int = _setting(
+        "HUBSCOPE_SPOOL_MAX_BYTES",
+        64 * 1024 * 1024,
+        "Most bytes that all wrappers of an account keep waiting for one address; past it the oldest are dropped.",
+        unit="bytes",
+        test="tests/unit/wrap/test_spool.py::test_the_spool_stays_within_its_bound_and_drops_the_oldest",
+        ge=1024 * 1024,
+    )
+    wrap_max_message_bytes: int = _setting(
+        "HUBSCOPE_WRAP_MAX_MESSAGE_BYTES",
+        1024 * 1024,
+        "A longer message passes through a wrapper like any other, but only its two ends are looked at.",
+        unit="bytes",
+        test="tests/unit/wrap/test_lines.py::test_a_line_over_the_limit_keeps_its_ends_only",
+        ge=1024,
+    )
+    wrap_buffer_max_bytes: int = _setting(
+        "HUBSCOPE_WRAP_BUFFER_MAX_BYTES",
+        16 * 1024 * 1024,
+        "Copies waiting to be read by a wrapper's observer; what does not fit passes through unseen and is counted.",
+        unit="bytes",
+        test="tests/unit/wrap/test_tap.py::test_what_does_not_fit_is_a_gap_of_known_size",
+        ge=1024 * 1024,
+    )
+    wrap_open_calls_max: Positive = _setting(
+        "HUBSCOPE_WRAP_OPEN_CALLS_MAX",
+        10_000,
+        "Most unanswered calls that a wrapper remembers; past it the oldest goes unreported and is counted.",
+        unit="calls",
+        test="tests/unit/wrap/test_protocol.py::test_open_calls_are_bounded_and_the_oldest_is_counted",
+    )
+    wrap_error_message_chars: int = _setting(
+        "HUBSCOPE_WRAP_ERROR_MESSAGE_CHARS",
+        500,
+        "Longest error message that a wrapper sends. Arguments and results are never sent.",
+        unit="characters",
+        off="0 sends none",
+        test="tests/unit/wrap/test_protocol.py::test_error_messages_are_cut_to_the_length_allowed",
+        ge=0,
+        le=8_000,
+    )
+    wrap_linger_ms: int = _setting(
+        "HUBSCOPE_WRAP_LINGER",
+        100,
+        "How long an event of a wrapper waits for others before it is sent; under steady traffic, five times as long.",
+        unit="ms",
+        off="0 sends each at once",
+        test="tests/unit/wrap/test_sender.py::test_events_gather_for_the_time_of_the_linger",
+        ge=0,
+        le=60_000,
+    )
+    wrap_flush_timeout_ms: int = _setting(
+        "HUBSCOPE_WRAP_FLUSH_TIMEOUT",
+        500,
+        "How long the end of a wrapper may wait for hubscope; what is not sent then stays in the spool.",
+        unit="ms",
+        off="0 leaves everything to the next wrapper",
+        test="tests/unit/wrap/test_sender.py::test_the_end_waits_for_a_silent_service_no_longer_than_told",
+        ge=0,
+        le=60_000,
+    )
+    wrap_heartbeat_seconds: int = _setting(
+        "HUBSCOPE_WRAP_HEARTBEAT_SECONDS",
+        60,
+        "How often a wrapper reports a connected server alive (it counts as up for 2.5 times as long).",
+        unit="seconds",
+        off="0 never does; then up lasts until the next event",
+        test="tests/unit/wrap/test_protocol.py::test_up_is_valid_for_two_and_a_half_heartbeats",
+        ge=0,
+        le=86_400,
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -266,6 +266,55 @@ def import_(
         raise typer.Exit(1)
 
 
+@cli.command(
+    epilog="Example: hubscope wrap --name filesystem -- npx -y @modelcontextprotocol/server-filesystem ."
+    " \u00b7 hubscope wrap --config servers.json"
+)
+def wrap(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- CMD ARGS...", help="The server, after two dashes.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="What to call the server. Default: from its package or script.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Where hubscope is. Default: HUBSCOPE_URL.")] = None,
+    spool_dir: Annotated[
+        str | None, typer.Option("--spool-dir", help="Where events wait. Default: HUBSCOPE_SPOOL_DIR.")
+    ] = None,
+    api_key_file: Annotated[
+        str | None, typer.Option("--api-key-file", help="A file with the key. Default: HUBSCOPE_API_KEY_FILE.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="Wrap every stdio server of this mcpServers file instead.")
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="With --config: as it was before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --config: say what would be done.")] = False,
+    no_args_key: Annotated[bool, typer.Option("--no-args-key", hidden=True)] = False,
+) -> None:
+    """Stand between an MCP client and a stdio server, and record its calls."""
+    import os
+
+    from hubscope.wrap import config_command
+    from hubscope.wrap.options import read
+    from hubscope.wrap.run import run
+
+    given = {"name": name, "url": url, "spool_dir": spool_dir, "api_key_file": api_key_file}
+    if config is not None:
+        if command or name is not None:
+            raise InvalidRequest(
+                "--config wraps the servers that its file names: it takes neither a name nor a command"
+            )
+        config_command.run(config, given, os.environ, undo=undo, dry_run=dry_run, tell=print)
+        return
+    if not command:
+        raise InvalidRequest("name the server to wrap: hubscope wrap --name NAME -- CMD ARGS...")
+    if undo or dry_run:
+        raise InvalidRequest("--undo and --dry-run go with --config FILE")
+    code = run(read(given, command, os.environ))
+    sys.stderr.flush()
+    os._exit(code)
+
+
 @cli.command(epilog='Example: psql "$(hubscope dsn)"')
 def dsn() -> None:
     """Print the URL of the store."""
