@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from hubscope.access import Principal
+from hubscope.access import Principal, Rates
 from hubscope.ingest.envelope import Window, read
 from hubscope.ingest.rows import record
 from hubscope.ingest.writer import Fate, Refused, Writer
@@ -33,13 +33,22 @@ class Ingest:
         self._settings = settings
         self._instruments = instruments
         self._writer = Writer(open_connection, settings, instruments)
+        self._rates = Rates(settings)
 
     async def start(self) -> None:
         await self._writer.start()
 
-    async def close(self) -> None:
-        """Commit what waits and stop."""
-        await self._writer.close()
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Commit what waits and stop; what is not committed in time is given up (its posts were not acknowledged)."""
+        await self._writer.close(timeout_s)
+
+    def check(self, principal: Principal) -> None:
+        """Whether this principal may post now, before its post is read.
+
+        Raises:
+            RateExceeded: its tenant has sent too much of late.
+        """
+        self._rates.check(principal.tenant)
 
     async def post(self, principal: Principal, body: bytes, content_type: str) -> Receipt:
         """Commit the events of one post.
@@ -54,6 +63,7 @@ class Ingest:
 
         Raises:
             InvalidRequest, UnsupportedMediaType, TooLarge: nothing was taken.
+            TooManyRequests (RateExceeded, ShareExceeded): the tenant's share is used up; send the same again later.
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
         window = Window.around(
@@ -67,7 +77,10 @@ class Ingest:
             tenant=principal.tenant,
             window=window,
             max_events=self._settings.max_batch_events,
+            max_free_bytes=self._settings.max_attrs_bytes,
+            max_free_depth=self._settings.max_attrs_depth,
         )
+        self._rates.spend(principal.tenant, len(batch.items) + len(batch.rejected))
         records = [record(principal.tenant, item.event_id, item.event) for item in batch.items]
         # Shielded: a client that hangs up does not take its neighbours' commit along.
         outcomes = await asyncio.shield(self._writer.store(records, len(body)))
