@@ -50,6 +50,24 @@ class TooLarge(HubscopeError):
     code = "too_large"
 
 
+class BodyTooLarge(TooLarge):
+    """The body as sent is larger than HUBSCOPE_MAX_BODY_BYTES."""
+
+    code = "body_too_large"
+
+
+class DecodedTooLarge(TooLarge):
+    """The unzipped body is larger than HUBSCOPE_MAX_DECODED_BYTES."""
+
+    code = "decoded_too_large"
+
+
+class TooManyEvents(TooLarge):
+    """There are more than HUBSCOPE_MAX_BATCH_EVENTS events in one post."""
+
+    code = "too_many_events"
+
+
 class ForbiddenOrigin(HubscopeError):
     """A browser page of another site, or an unknown host name, may not talk to this service."""
 

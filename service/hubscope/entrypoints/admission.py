@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -32,11 +33,12 @@ PRINCIPAL: Final = "hubscope.principal"
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 SCRAPE_TOKEN_SHORTEST: Final = 16
 
+METRICS: Final = "/metrics"
 OPEN: Final = frozenset({"/health", "/livez", "/readyz"})
 """For anybody, by any name; they tell strangers nothing but the status."""
 RIGHTS: Final[tuple[tuple[str, Right], ...]] = (
     ("/v1/", Right.INGEST),
-    ("/metrics", Right.ADMIN),
+    (METRICS, Right.ADMIN),
     ("/sql/", Right.SQL),
     ("/", Right.READ),
 )
@@ -48,6 +50,7 @@ _FORWARDED: Final = frozenset(
 )
 
 
+@lru_cache(maxsize=256)
 def right_for(path: str) -> Right | None:
     """The scope that a path asks for; None for those that are open."""
     if path in OPEN or path.startswith("/.well-known/"):  # where clients look for OAuth, which is not there: 404
@@ -98,14 +101,14 @@ class Door:
             return None
         self._refuse_other_names(host, origin, scope)
         if shown is None:
-            principal = await self._of_this_machine(scope, right)
+            principal = await self._of_this_machine(scope)
         else:
-            principal = await self._of_key(shown, right)
+            principal = await self._of_key(shown, path)
         require(principal, right)
         scope[PRINCIPAL] = principal
         return principal
 
-    async def _of_this_machine(self, scope: Scope, right: Right) -> Principal:
+    async def _of_this_machine(self, scope: Scope) -> Principal:
         """Nobody showed a key: is that enough?"""
         trust = self._settings.loopback_trust
         if trust == "never" or not is_local(scope):
@@ -113,27 +116,23 @@ class Door:
         if trust == "auto":
             try:
                 # While the database is away, what it said last goes for the metrics: that is when they are wanted.
-                required = await self._keyring.required(stale_ok=right is Right.ADMIN)
+                required = await self._keyring.required(stale_ok=scope["path"] == METRICS)
             except DatabaseAway:
-                if right is not Right.ADMIN:
+                if scope["path"] != METRICS:
                     raise
                 return Principal("", frozenset({Right.ADMIN}))  # without the database they tell of this process only
             if required:
                 raise KeyRequired
         return LOCAL
 
-    async def _of_key(self, shown: bytes, right: Right) -> Principal:
+    async def _of_key(self, shown: bytes, path: str) -> Principal:
         scheme, _, credentials = shown.partition(b" ")
         credentials = credentials.strip(b" ")
         if scheme.lower() != b"bearer" or not credentials or not credentials.isascii():
             raise MalformedKey
-        if (
-            right is Right.ADMIN
-            and self._scrape_token is not None
-            and hmac.compare_digest(credentials, self._scrape_token)
-        ):
+        if path == METRICS and self._scrape_token is not None and hmac.compare_digest(credentials, self._scrape_token):
             return Principal("", frozenset({Right.ADMIN}))
-        return await self._keyring.verify(credentials.decode(), stale_ok=right is Right.ADMIN)
+        return await self._keyring.verify(credentials.decode(), stale_ok=path == METRICS)
 
     def _refuse_other_names(self, host: bytes | None, origin: bytes | None, scope: Scope) -> None:
         """A web page elsewhere must not reach a service that trusts loopback (DNS rebinding, cross-site posts)."""
@@ -178,7 +177,11 @@ def identify(scope: Scope) -> Principal:
 def is_local(scope: Scope) -> bool:
     """Whether a request comes from a program on this machine that does not ask for somebody else."""
     address = _address(scope.get("client"))
-    return address is not None and address.is_loopback and all(name not in _FORWARDED for name, _ in scope["headers"])
+    return (
+        address is not None
+        and address.is_loopback
+        and not any(name in _FORWARDED or name.startswith(b"x-forwarded") for name, _ in scope["headers"])
+    )
 
 
 def _address(pair: Sequence[Any] | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -210,6 +213,7 @@ def _head(headers: list[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | Non
     return found.get(b"host"), found.get(b"origin"), found.get(b"authorization")
 
 
+@lru_cache(maxsize=256)
 def _host(url: str) -> str | None:
     try:
         return urlsplit(url).hostname

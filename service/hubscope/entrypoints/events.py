@@ -12,7 +12,15 @@ import structlog
 
 from hubscope.access import Principal
 from hubscope.entrypoints.problems import problem
-from hubscope.errors import HubscopeError, InvalidRequest, Overloaded, ShuttingDown, TooLarge, UnsupportedMediaType
+from hubscope.errors import (
+    BodyTooLarge,
+    DecodedTooLarge,
+    HubscopeError,
+    InvalidRequest,
+    Overloaded,
+    ShuttingDown,
+    UnsupportedMediaType,
+)
 from hubscope.ingest import Ingest
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
@@ -98,7 +106,7 @@ class EventsEndpoint:
         size = int(told) if told.isdigit() else 0
         body = await self._received(receive) if size <= self._settings.max_body_bytes else None
         if body is None:
-            raise TooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **limits)
+            raise BodyTooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **limits)
         if encoding == b"identity":
             return body
         unzip = zlib.decompressobj(wbits=31)
@@ -107,7 +115,9 @@ class EventsEndpoint:
         except zlib.error as error:
             raise InvalidRequest(f"the body is not valid gzip: {error}") from None
         if len(decoded) > self._settings.max_decoded_bytes:
-            raise TooLarge(f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits)
+            raise DecodedTooLarge(
+                f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits
+            )
         if not unzip.eof:
             raise InvalidRequest("the gzip body is cut off")
         if unzip.unused_data:  # what is in there would be lost with a receipt that does not say so

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,7 +27,7 @@ from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
 from hubscope.entrypoints.problems import problem, problem_body
-from hubscope.errors import HubscopeError, InvalidParameter, KeyRequired, Unavailable
+from hubscope.errors import HubscopeError, InvalidParameter, KeyRequired, ShuttingDown, Unavailable
 from hubscope.insight import as_json
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
 from hubscope.insight.window import FORMS, GroupBy
@@ -63,10 +65,12 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
             return
         if path == EVENTS_PATH:
             await events(scope, receive, send)
-        elif path == MCP_PATH:
-            await mcp_app(scope, receive, send)
-        else:
-            await rest(scope, receive, send)
+            return
+        try:
+            await (mcp_app if path == MCP_PATH else rest)(scope, receive, send)
+        except asyncio.CancelledError:  # the service stops and has waited long enough
+            with contextlib.suppress(RuntimeError):  # the answer has begun: its end will be missing
+                await _send(send, *problem(ShuttingDown()))
 
     async with meta_tools.session_manager.run():
         yield front

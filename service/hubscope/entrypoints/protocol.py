@@ -21,6 +21,8 @@ from hubscope.settings import Settings
 
 log = structlog.get_logger("hubscope.http")
 
+LINGER_MS: Final = 1_000
+"""How long a refused client may go on sending before its connection is reset."""
 PER_FIELD_BYTES: Final = 32
 """What a header field counts beside its text, as in HPACK: very many tiny fields cost memory, too."""
 
@@ -61,7 +63,10 @@ async def sweep(connections: Callable[[], Any], settings: Settings) -> None:
         now = loop.time()
         for connection in list(connections()):
             if isinstance(connection, _Protocol):
-                connection.close_if_late(now)
+                try:
+                    connection.close_if_late(now)
+                except Exception:  # one connection's trouble must not end the deadlines of all
+                    log.exception("a late connection could not be closed")
 
 
 class _Protocol(HttpToolsProtocol):
@@ -75,6 +80,7 @@ class _Protocol(HttpToolsProtocol):
         self._write_due: float | None = None
         self._head_bytes = 0
         self._field_bytes = 0
+        self._begun_inside = False
         self._refused = False
 
     # Connection
@@ -91,8 +97,9 @@ class _Protocol(HttpToolsProtocol):
         if self._phase == "idle":
             self._wait("head", self.limits.header_timeout_ms)
             self._head_bytes = 0
+        self._begun_inside = False
         super().data_received(data)
-        if self._phase == "head" and not self._refused:
+        if self._phase == "head" and not self._refused and not self._begun_inside:
             # Inside a field that does not end, the parser has told us nothing yet.
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.max_header_bytes:
@@ -108,6 +115,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._field_bytes = 0
         if self._phase != "head":  # pipelined behind another one
+            self._begun_inside = True
             self._head_bytes = 0
             self._wait("head", self.limits.header_timeout_ms)
 
@@ -191,7 +199,9 @@ class _Protocol(HttpToolsProtocol):
                 self._wait("body", self.limits.body_timeout_ms)  # it is we who do not read
                 return
             self._due = None
-            if self._phase == "idle" or (self._phase == "head" and self._head_bytes == 0):
+            if self._phase == "closing":
+                self.transport.abort()
+            elif self._phase == "idle" or (self._phase == "head" and self._head_bytes == 0):
                 self.cut("idle")
                 self.transport.close()
             else:
@@ -218,8 +228,17 @@ class _Protocol(HttpToolsProtocol):
         """Answer for the application, unless it has begun to, and hang up."""
         self.cut(reason)
         self._refused = True
+        self._due = None
         busy = self.cycle is not None and not self.cycle.response_complete
-        if not (busy and self.cycle.response_started) and not self.pipeline:
+        if busy and self._phase != "body":
+            # It is a later request that will not do: the earlier ones are answered first, and then we hang up.
+            self.cycle.keep_alive = False
+            return
+        if self.pipeline:  # both of that: neither can be told apart from the other any more
+            self.transport.abort()
+            return
+        # After an answer that came before the end of its request there is nothing left to say.
+        if (self._phase == "head") if not busy else (not self.cycle.response_started):
             status, headers, body = problem(error)
             self.transport.write(
                 b"HTTP/1.1 %d \r\n" % status
@@ -230,4 +249,10 @@ class _Protocol(HttpToolsProtocol):
         if busy:
             self.cycle.disconnected = True  # the application is told that its client is gone
             self.cycle.message_event.set()
-        self.transport.close()
+        if reason == "connections":
+            self.transport.close()
+        elif not self.transport.is_closing():
+            # To close with bytes unread would reset the connection and take the answer away: read and drop the rest.
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self._wait("closing", LINGER_MS)

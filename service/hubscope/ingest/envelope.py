@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from hubscope.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from hubscope.errors import InvalidRequest, TooManyEvents, UnsupportedMediaType
 from hubscope.model import EVENT_TYPES, Event, Rejected, RejectionCode, ServerEvent, ToolCall
 
 JSON_TYPES: Final = ("application/json",)
@@ -111,7 +111,7 @@ def read(
     Raises:
         UnsupportedMediaType: not JSON or NDJSON by its Content-Type.
         InvalidRequest: the body as a whole cannot be read; nothing of it is taken.
-        TooLarge: more than `max_events` events; nothing of it is taken.
+        TooManyEvents: more than `max_events` events; nothing of it is taken.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     body = body.removeprefix(BOM)
@@ -125,7 +125,7 @@ def read(
             f"Content-Type {media_type or '(none)'!r} is not accepted; allowed: {', '.join(JSON_TYPES + NDJSON_TYPES)}"
         )
     if len(found) > max_events:
-        raise TooLarge(f"more than {max_events} events in one post", limit_events=max_events)
+        raise TooManyEvents(f"more than {max_events} events in one post", limit_events=max_events)
     plain = body.isascii() and b"\\u" not in body
     batch = Batch([], [])
     for index, sent in enumerate(found):

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from hubscope.app import App
+from hubscope.entrypoints import protocol
 from hubscope.entrypoints.serve import listen, serving
 from hubscope.settings import Settings
 from hubscope.store import Connection
@@ -351,3 +352,79 @@ async def test_pipelined_requests_are_answered_in_order_within_their_deadlines(s
         one = HEAD.encode() + b"content-length: 2\r\n\r\n[]"
         answer = await service.say(one * 3 + posted())
         assert answer.count(b"HTTP/1.1 200 OK") == 4
+
+
+async def test_a_bad_request_behind_a_good_one_does_not_take_its_answer(serve: Serve, admin: Connection) -> None:
+    """What was asked first is answered first; then the connection ends without a word about the rest."""
+    event = json.dumps([tool_call()]).encode()
+    good = HEAD.encode() + f"content-length: {len(event)}\r\n\r\n".encode() + event
+    async with serve() as service:
+        for bad in (b"GARBAGE\r\n\r\n", HEAD.encode() + b"content-length: 1\r\ncontent-length: 2\r\n\r\n[]"):
+            async with admin.transaction():
+                await admin.execute("LOCK TABLE raw.tool_calls IN ACCESS EXCLUSIVE MODE")
+                talking = asyncio.create_task(service.say(good + bad))
+                await asyncio.sleep(0.2)
+            answer = await talking
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert (status(answer), b'"accepted":' in answer) == (200, True)
+
+
+async def test_a_large_body_and_the_start_of_another_request_in_one_piece_are_no_large_head(serve: Serve) -> None:
+    body = b" " * 50_000 + b"[]"
+    async with serve(max_header_bytes=4_096) as service:
+        one = HEAD.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body
+        answer = await service.say(one + posted()[:60], posted()[60:])
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_a_refusal_arrives_even_while_its_client_goes_on_sending(serve: Serve) -> None:
+    """A connection that is closed with bytes unread is reset and the answer lost: so the rest is read and dropped."""
+    async with serve(max_header_bytes=4_096) as service:
+        reader, writer = await service.connect()
+        writer.write(HEAD.encode() + b"x: " + b"a" * 5_000)
+        for _ in range(20):
+            writer.write(b"a" * 50_000)
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+        writer.close()
+        assert (status(answer), code(answer)) == (431, "head_too_large")
+
+
+async def test_a_refused_client_that_does_not_hang_up_is_hung_up_on(serve: Serve) -> None:
+    async with serve(max_header_bytes=4_096) as service:
+        reader, writer = await service.connect()
+        writer.write(b"GARBAGE\r\n\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            assert status(await reader.read()) == 400
+            with suppress(ConnectionError):
+                while True:  # until the service closes its side, too
+                    writer.write(b"a")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        writer.close()
+
+
+async def test_one_connection_that_cannot_be_closed_does_not_keep_the_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(header_timeout_ms=300) as service:
+        _, stuck = await service.connect()
+        await asyncio.sleep(0.05)
+        original = protocol._Protocol.close_if_late
+
+        def fail_once(self: protocol._Protocol, now: float) -> None:
+            if self.client is not None and self.client[1] == stuck.get_extra_info("sockname")[1]:
+                raise RuntimeError("no")
+            original(self, now)
+
+        monkeypatch.setattr(protocol._Protocol, "close_if_late", fail_once)
+        assert status(await service.say("POST /v1")) == 408
+        stuck.close()
+
+
+async def test_a_request_is_answered_once_even_when_its_body_never_ends(serve: Serve) -> None:
+    async with serve(body_timeout_ms=300, max_body_bytes=1_000) as service:
+        answer = await service.say(HEAD + "content-length: 2000\r\n\r\nx")
+        assert (answer.count(b"HTTP/1.1 "), status(answer)) == (1, 413)
+        assert service.cut("body") == 1

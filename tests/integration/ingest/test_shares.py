@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 
 from hubscope.access import Principal, Scope
 from hubscope.app import App, opened
+from hubscope.entrypoints.http import asgi
 from hubscope.errors import QueueFull, RateExceeded, ShareExceeded, ShuttingDown
 from hubscope.model import Receipt
 from hubscope.settings import Settings
 from hubscope.store import Connection
+from tests.conftest import held
 from tests.events import tool_call
 
 pytestmark = [pytest.mark.bridge, pytest.mark.integration]
@@ -104,3 +108,36 @@ async def test_what_cannot_be_committed_in_time_is_given_up_and_never_acknowledg
         assert codes == ["commit_unknown", "shutting_down", "shutting_down"]
         with pytest.raises(ShuttingDown):
             await post(app, A, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "limits"),
+    [
+        (
+            {"tenant_events_per_second": 1, "tenant_burst_events": 1},
+            "rate_exceeded",
+            {"limit_events_per_second": 1},
+        ),
+        ({"queue_max_events": 3}, "share_exceeded", {"limit_events": 1, "limit_bytes": 33_554_432}),
+    ],
+    ids=["rate", "share"],
+)
+async def test_a_client_is_told_its_limit_and_when_to_come_back(
+    changes: dict[str, int], code: str, limits: dict[str, int], settings: Settings, database: str
+) -> None:
+    async with held(reached(settings.model_copy(update=changes), database)) as http:
+        events = [tool_call(), tool_call()]
+        answers = [await http.post("/v1/events", json=events) for _ in range(2)]
+    answer = answers[-1]
+    assert (answer.status_code, answer.headers["content-type"]) == (429, "application/problem+json")
+    assert answer.json()["code"] == code
+    assert {name: value for name, value in answer.json().items() if name.startswith("limit_")} == limits
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@asynccontextmanager
+async def reached(settings: Settings, dsn: str) -> AsyncIterator[httpx2.AsyncClient]:
+    async with opened(settings, dsn) as app, asgi(app) as application:
+        transport = httpx2.ASGITransport(app=application)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            yield http
