@@ -601,7 +601,7 @@ class Settings(BaseSettings):
         value: str | None = getattr(self, field)
         path: Path | None = getattr(self, f"{field}_file")
         if path is None:
-            return value
+            return value.strip() if value is not None else None
         try:
             value = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -101,7 +101,7 @@ def test_a_key_is_printed_alone_and_listed_without_what_proves_it(directory: Pat
     key = made.stdout.strip()
     assert re.fullmatch(r"hsk_\w+", key)
     assert key not in made.stderr
-    listed = hubscope("keys", "list", data_dir=data, COLUMNS="200")
+    listed = hubscope("keys", "list", "--all", data_dir=data, COLUMNS="80")
     assert listed.returncode == 0, listed.stderr
     for word in (key[4:16], "laptop", "default", "read", "live", "never"):
         assert word in listed.stdout

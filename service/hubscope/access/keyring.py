@@ -35,6 +35,7 @@ PAUSE_S: Final = 0.2
 """Shortest time between two readings of the list."""
 LAST_FLUSH_S: Final = 2.0
 _NOTHING: Final = bytes(32)
+_SCOPES: Final = {str(scope): scope for scope in Scope}  # one that a newer version made is none here
 
 log = structlog.get_logger("hubscope.access")
 
@@ -235,9 +236,12 @@ class Keyring:
             raise DatabaseAway("the database does not answer") from None
         except (db_errors.UndefinedTableError, db_errors.InvalidSchemaNameError, db_errors.InsufficientPrivilegeError):
             raise DatabaseAway("the store has no table of API keys yet: run `hubscope migrate`") from None
+        except db_errors.PostgresError as error:
+            log.exception("the list of API keys cannot be read")
+            raise DatabaseAway(f"the list of API keys cannot be read ({type(error).__name__})") from None
         keys = {
             row["key_id"]: Known(
-                Principal(row["tenant_id"], frozenset(Scope(scope) for scope in row["scopes"])),
+                Principal(row["tenant_id"], frozenset(_SCOPES[scope] for scope in row["scopes"] if scope in _SCOPES)),
                 row["hash"],
                 row["pepper_id"],
                 row["expires_at"].timestamp() if row["expires_at"] else None,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hubscope import logs
@@ -89,14 +90,25 @@ def list_(
         print(json.dumps([_plain(key) for key in found], indent=2))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("id", "tenant", "name", "scopes", "owner", "state", "created", "expires", "last used"):
-        table.add_column(column, no_wrap=column == "id")
+    cells: dict[str, Callable[[Key], str]] = {
+        "id": lambda key: key.id,
+        "tenant": lambda key: key.tenant,
+        "name": lambda key: key.name,
+        "owner": lambda key: key.owner,
+        "scopes": lambda key: " ".join(key.scopes),
+        "state": lambda key: key.state,
+        "expires": lambda key: _day(key.expires_at) or NEVER,
+        "last used (UTC)": lambda key: _minute(key.last_used_at).removesuffix(" UTC") or NEVER,
+    }
+    if not everything:
+        del cells["state"]
+    if not any(key.owner for key in found):
+        del cells["owner"]
+    for column in cells:
+        table.add_column(column, no_wrap=column in ("id", "expires", "last used (UTC)"))
     for key in found:
-        table.add_row(
-            key.id, key.tenant, key.name, " ".join(key.scopes), key.owner, key.state, _day(key.created_at),
-            _day(key.expires_at) or NEVER, _minute(key.last_used_at) or NEVER,
-        )  # fmt: skip
-    out.print(table, highlight=False, markup=False) if found else err.print("no keys", highlight=False)
+        table.add_row(*(escape(cell(key)) for cell in cells.values()))
+    out.print(table, highlight=False) if found else err.print("no keys", highlight=False)
 
 
 @keys.command(epilog="Example: hubscope keys revoke 7RkPz2mQxW4a")

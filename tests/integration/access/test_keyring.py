@@ -281,3 +281,17 @@ async def test_a_lent_key_is_known_to_this_process_only(start: Start, database: 
     assert pool.taken == 0
     with pytest.raises(UnknownKey):
         await theirs.verify(key)
+
+
+async def test_a_scope_of_a_newer_version_is_none_here(start: Start, database: str, admin: Connection) -> None:
+    _, key = await make_key(database, Scope.READ)
+    await admin.execute("ALTER TABLE hub.api_keys DROP CONSTRAINT api_keys_scopes_check")
+    await admin.execute("UPDATE hub.api_keys SET scopes = '{read,teleport}'")
+    assert (await start().verify(key)).scopes == {Scope.READ}
+
+
+async def test_a_list_that_cannot_be_read_lets_nobody_in(start: Start, database: str, admin: Connection) -> None:
+    _, key = await make_key(database)
+    await admin.execute("ALTER TABLE hub.api_keys RENAME COLUMN hash TO other")
+    with pytest.raises(DatabaseAway, match="UndefinedColumnError"):
+        await start().verify(key)
