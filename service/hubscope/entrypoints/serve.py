@@ -132,6 +132,9 @@ def listen(settings: Settings) -> socket.socket:
             f"{settings.host}:{settings.port} cannot be listened on ({os.strerror(code)}){holder};"
             f" {'stop that process, or set' if holder else 'set'} HEALTH_PORT to another port"
         ) from None
+    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not: without it
+    # the body of each answer waits for the client to acknowledge its head, up to 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
     _allow_open_files(settings.max_connections + SPARE_FILES)
     return listener

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -428,3 +429,11 @@ async def test_a_request_is_answered_once_even_when_its_body_never_ends(serve: S
         answer = await service.say(HEAD + "content-length: 2000\r\n\r\nx")
         assert (answer.count(b"HTTP/1.1 "), status(answer)) == (1, 413)
         assert service.cut("body") == 1
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    """Nagle's algorithm is off on the connections that a listener gives: 40 ms an answer otherwise."""
+    with listen(Settings.load(port=0)) as listener:
+        listener.setblocking(True)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
