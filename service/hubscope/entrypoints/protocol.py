@@ -161,6 +161,12 @@ class _Protocol(HttpToolsProtocol):
         if not self._refused:
             self._refuse(InvalidRequest("the request is not valid HTTP/1.1"), "malformed")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is upgraded to: the request is answered, what follows is not read, and then we hang up."""
+        self._refused = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def on_body(self, body: bytes) -> None:
         if not self._refused:
             super().on_body(body)

@@ -348,6 +348,16 @@ async def test_a_websocket_is_not_spoken(serve: Serve) -> None:
         assert b" 101 " not in answer.partition(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("wanted", ["websocket", "h2c"])
+async def test_nothing_is_taken_from_a_connection_that_asked_to_become_another(wanted: str, serve: Serve) -> None:
+    """It is answered as what it is, and what follows it is not read as requests that nobody has looked at."""
+    async with serve(keep_alive_timeout_ms=300) as service:
+        upgrade = f"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: {wanted}\r\n\r\n"
+        answer = await service.say(upgrade, posted())
+        assert status(answer) == 200
+        assert b'"accepted"' not in answer
+
+
 async def test_pipelined_requests_are_answered_in_order_within_their_deadlines(serve: Serve) -> None:
     async with serve(body_timeout_ms=1_000) as service:
         one = HEAD.encode() + b"content-length: 2\r\n\r\n[]"
