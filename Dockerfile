@@ -23,6 +23,6 @@ ENV PATH=/opt/hubscope/bin:$PATH PYTHONUNBUFFERED=1 HUBSCOPE_DATA_DIR=/var/lib/h
 USER 10001
 WORKDIR /var/lib/hubscope
 
-# It listens on 127.0.0.1 while there is no authentication: run it with --network host.
+# It listens on 127.0.0.1 until there is an API key and HUBSCOPE_HOST says otherwise: run it with --network host.
 ENTRYPOINT ["hubscope"]
 CMD ["serve"]

@@ -43,6 +43,8 @@ def _hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
     for name in {*Settings.variables(), "DATABASE_URL"}:
         monkeypatch.delenv(name, raising=False)
+    # The shared server runs with fsync off.
+    monkeypatch.setenv("HUBSCOPE_ALLOW_UNSAFE_DATABASE", "true")
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
 import hubscope
-from hubscope.access import Principal
-from hubscope.errors import DatabaseAway, Unavailable
+from hubscope.access import Keyring, Principal
+from hubscope.errors import DatabaseAway, NoPepper, Unavailable, UnsafeDatabase
 from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
 from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, integration_status
@@ -40,8 +41,15 @@ from hubscope.store.policies import sync_policies
 
 log = structlog.get_logger("hubscope.app")
 
+DURABILITY = """
+SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit
+"""
+
 PARTITION_INTERVAL_S = 3600
 PARTITION_DAYS_AHEAD = 7
+LEAST_DRAIN_S = 0.2
+POOL_CLOSE_S = 1.0
 
 
 async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -94,6 +102,8 @@ class App:
         roles: the store's roles.
         readers: pool of the reader role.
         ingest: the way in.
+        keyring: who holds an API key.
+        stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
     """
@@ -103,10 +113,13 @@ class App:
     roles: Roles
     readers: Pool
     ingest: Ingest
+    keyring: Keyring
     instruments: Instruments
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
     engine_reason: str | None = None
+    stop_by: float | None = None
+    unsafe: str | None = None
 
     async def report(
         self,
@@ -172,8 +185,26 @@ class App:
             self.instruments.build.labels(hubscope.__version__, found.engine).set(1)
             log.info("store reached", **asdict(found))
 
+    async def access(self) -> str:
+        """One sentence on who may come in."""
+        trust, where = self.settings.loopback_trust, "on this machine"
+        try:
+            live = await self.keyring.live()
+            required = await self.keyring.required()
+        except NoPepper as error:
+            return error.detail
+        except DatabaseAway:
+            return "nobody, until the database says whether there are API keys"
+        if trust == "always":
+            return f"everyone {where} without an API key (HUBSCOPE_LOOPBACK_TRUST=always), others with one of {live}"
+        if trust == "auto" and not required:
+            return f"everyone {where}, nobody else: there are no API keys yet (`hubscope keys create` makes the first)"
+        if live == 0:
+            return "nobody: there is no live API key (`hubscope keys create` makes one)"
+        return f"holders of an API key ({live} live)"
+
     async def check_ready(self) -> None:
-        """Ready means: the database answers, and its schema is this version's.
+        """Ready means: the database answers and is safe, and its schema is this version's.
 
         Raises:
             Unavailable: with what is missing and how to mend it.
@@ -186,6 +217,7 @@ class App:
                 exists = await connection.fetchval("SELECT to_regclass('ops.migrations') IS NOT NULL")
                 version = await connection.fetchval("SELECT max(version) FROM ops.migrations") if exists else 0
                 engine: Engine = await connection.fetchval("SELECT engine FROM ops.store") if exists else "postgres"
+                self._refuse_unsafe(await connection.fetchrow(DURABILITY))
         except TimeoutError:
             raise DatabaseAway("the database does not answer") from None
         newest = newest_version(engine=engine)
@@ -193,6 +225,21 @@ class App:
             raise Unavailable(
                 f"the schema is at migration {version}, this version needs {newest}: run `hubscope migrate`"
             )
+
+    def _refuse_unsafe(self, row: Any) -> None:
+        """2xx means committed, and committed must mean kept.
+
+        Raises:
+            UnsafeDatabase: naming the parameters that are off.
+        """
+        off = [f"{name} = {value}" for name, value in row.items() if value == "off"]
+        self.instruments.database_unsafe.set(bool(off))
+        reason = f"the database may lose what was acknowledged: {', '.join(off)}" if off else None
+        if reason is not None and self.unsafe != reason:
+            log.warning("unsafe database", reason=reason, allowed=self.settings.allow_unsafe_database)
+        self.unsafe = reason
+        if reason is not None and not self.settings.allow_unsafe_database:
+            raise UnsafeDatabase(f"{reason}; mend that, or set HUBSCOPE_ALLOW_UNSAFE_DATABASE=true")
 
     @property
     def uptime_s(self) -> float:
@@ -207,7 +254,7 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
     readers = await open_pool(
         dsn,
         role=roles.reader,
-        size=settings.pool_max - settings.writers - 1,  # one for the hourly partition check
+        size=settings.pool_max - settings.writers - 2,  # one for the hourly partition check, one for the keys
         name="reader",
         settings=settings,
         statement_timeout_ms=settings.query_timeout_ms,
@@ -219,19 +266,35 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
             dsn, role=roles.writer, name="writer", timeout_s=settings.pool_connection_timeout_ms / 1000
         )
 
+    keys = await open_pool(
+        dsn,
+        role=roles.writer,
+        size=1,
+        name="keys",
+        settings=settings,
+        statement_timeout_ms=settings.pool_connection_timeout_ms,
+    )
+    keyring = Keyring(keys, settings)
     ingest = Ingest(open_writer, settings, instruments)
     await ingest.start()
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
+    app = App(settings, dsn, roles, readers, ingest, keyring, instruments)
     try:
-        yield App(settings, dsn, roles, readers, ingest, instruments)
+        yield app
     finally:
         partitions.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await partitions
-        await ingest.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await readers.close()
+        now = asyncio.get_running_loop().time()
+        stop_by = app.stop_by if app.stop_by is not None else now + settings.drain_timeout_ms / 1000
+        await ingest.close(max(stop_by - now, LEAST_DRAIN_S))
+        await keyring.close()
+        for pool in (readers, keys):
+            try:
+                async with asyncio.timeout(POOL_CLOSE_S):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
 
 
 async def _keep_partitions(settings: Settings, open_writer: Callable[[], object]) -> None:

@@ -13,7 +13,9 @@ class HubscopeError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
+    challenge: ClassVar[str | None] = None
+    """What WWW-Authenticate says (RFC 6750), for errors of authentication."""
 
     def __init__(self, detail: str | None = None, **context: Any) -> None:
         self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -48,11 +50,84 @@ class TooLarge(HubscopeError):
     code = "too_large"
 
 
+class BodyTooLarge(TooLarge):
+    """The body as sent is larger than HUBSCOPE_MAX_BODY_BYTES."""
+
+    code = "body_too_large"
+
+
+class DecodedTooLarge(TooLarge):
+    """The unzipped body is larger than HUBSCOPE_MAX_DECODED_BYTES."""
+
+    code = "decoded_too_large"
+
+
+class TooManyEvents(TooLarge):
+    """There are more than HUBSCOPE_MAX_BATCH_EVENTS events in one post."""
+
+    code = "too_many_events"
+
+
 class ForbiddenOrigin(HubscopeError):
     """A browser page of another site, or an unknown host name, may not talk to this service."""
 
     status = 403
     code = "forbidden_origin"
+
+
+class KeyInUrl(InvalidRequest):
+    """An API key in a URL ends up in logs and histories; send it as `Authorization: Bearer`, and rotate this one."""
+
+    code = "key_in_url"
+
+
+class KeyRequired(HubscopeError):
+    """An API key is required: send `Authorization: Bearer hsk_...` (`hubscope keys create` makes one)."""
+
+    status = 401
+    code = "key_required"
+    challenge = 'Bearer realm="hubscope"'
+
+
+class _BadKey(KeyRequired):
+    """A key was shown and will not do."""
+
+    challenge = 'Bearer realm="hubscope", error="invalid_token"'
+
+
+class MalformedKey(_BadKey):
+    """What was sent as `Authorization` is no API key of hubscope (`Bearer hsk_...`, once)."""
+
+    code = "malformed_key"
+
+
+class MistypedKey(_BadKey):
+    """The API key is mistyped or cut off: its checksum does not fit."""
+
+    code = "mistyped_key"
+
+
+class UnknownKey(_BadKey):
+    """The API key is not known here, or it was revoked."""
+
+    code = "invalid_key"
+
+
+class ExpiredKey(_BadKey):
+    """The API key has expired."""
+
+    code = "expired_key"
+
+
+class ScopeMissing(HubscopeError):
+    """The API key may not do this."""
+
+    status = 403
+    code = "missing_scope"
+
+    def __init__(self, scope: str) -> None:
+        self.scope = str(scope)
+        super().__init__(f"the API key lacks the scope {self.scope!r}", scope=self.scope)
 
 
 class InvalidParameter(InvalidRequest):
@@ -76,6 +151,19 @@ class DatabaseAway(Unavailable):
     retry_after_seconds = 2
 
 
+class NoPepper(Unavailable):
+    """API keys cannot be verified: their pepper is missing."""
+
+    code = "no_pepper"
+    retry_after_seconds = 10
+
+
+class Overloaded(Unavailable):
+    """More is being sent at once than this process takes."""
+
+    code = "overloaded"
+
+
 class QueueFull(Unavailable):
     """More events are waiting to be committed than the queue holds."""
 
@@ -92,6 +180,43 @@ class ShuttingDown(Unavailable):
     """The service is stopping."""
 
     code = "shutting_down"
+
+
+class TooManyRequests(HubscopeError):
+    """The tenant's share is used up."""
+
+    status = 429
+    code = "too_many_requests"
+    retry_after_seconds = 1
+
+
+class RateExceeded(TooManyRequests):
+    """The tenant sends more events per second than it may."""
+
+    code = "rate_exceeded"
+
+    def __init__(self, detail: str, *, retry_after_seconds: int, **context: Any) -> None:
+        super().__init__(detail, **context)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ShareExceeded(TooManyRequests):
+    """The tenant's share of the queue is used up."""
+
+    code = "share_exceeded"
+
+
+class UnsafeDatabase(Unavailable):
+    """The database may lose what it has committed."""
+
+    code = "unsafe_database"
+    retry_after_seconds = 60
+
+
+class NoKeys(HubscopeError):
+    """hubscope listens beyond loopback only when there are API keys."""
+
+    code = "no_keys"
 
 
 class MigrationFailed(HubscopeError):

@@ -50,6 +50,18 @@ class Instruments:
         self.exports = Counter(
             "hubscope_otlp_exports_total", "Posts to /v1/traces, by HTTP status.", ("status",), registry=registry
         )
+        self.refused = Counter(
+            "hubscope_http_refused_total",
+            "Requests that were not let in, by the code of the answer.",
+            ("code",),
+            registry=registry,
+        )
+        self.connections_cut = Counter(
+            "hubscope_http_connections_cut_total",
+            "Connections that were ended by us: late (head, body, idle, unread), malformed, or too many (connections).",
+            ("reason",),
+            registry=registry,
+        )
         self.commit_seconds = Histogram(
             "hubscope_ingest_commit_duration_seconds",
             "Time from taking a group of events off the queue to its commit.",
@@ -60,6 +72,11 @@ class Instruments:
         self.queue_bytes = Gauge("hubscope_ingest_queue_bytes", "Bytes waiting to be committed.", registry=registry)
         self.database_connected = Gauge(
             "hubscope_database_connected", "1 when the last check reached the database, else 0.", registry=registry
+        )
+        self.database_unsafe = Gauge(
+            "hubscope_database_unsafe",
+            "1 when fsync, full_page_writes or synchronous_commit is off: what was acknowledged may be lost.",
+            registry=registry,
         )
         self.collector_seconds = Gauge(
             "hubscope_gauge_duration_seconds", "How long each gauge's query took.", ("gauge",), registry=registry

@@ -6,6 +6,7 @@ proves it. Names: own settings are HUBSCOPE_<NAME>; those that the product's spe
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from pathlib import Path
@@ -156,7 +157,7 @@ class Settings(BaseSettings):
         "Connections of one service process to the store, writers and readers together.",
         unit="connections",
         test="tests/integration/store/test_pool.py::test_the_pools_together_never_exceed_pool_max",
-        ge=4,
+        ge=5,
     )
     pool_idle_timeout_ms: Positive = _setting(
         "HUBSCOPE_POOL_IDLE_TIMEOUT",
@@ -184,9 +185,9 @@ class Settings(BaseSettings):
     host: str = _setting(
         "HUBSCOPE_HOST",
         "127.0.0.1",
-        "Address to listen on. Only loopback addresses are allowed while there is no authentication.",
+        "Address to listen on; 0.0.0.0 or :: for all. Beyond loopback there must be an API key.",
         unit="IP address or localhost",
-        test="tests/unit/test_settings.py::test_only_loopback_addresses_are_listened_on",
+        test="tests/unit/test_settings.py::test_only_an_address_is_listened_on",
     )
     port: Port = _setting(
         "HEALTH_PORT",
@@ -560,6 +561,189 @@ class Settings(BaseSettings):
         le=86_400,
     )
 
+    # Who may do what
+    key_pepper: str | None = _setting(
+        "HUBSCOPE_KEY_PEPPER",
+        None,
+        "Secret under which API keys are hashed, the same for every process over a store (at least 16 characters)."
+        " Another pepper makes every key invalid.",
+        unit="text",
+        off="the embedded database has a generated one in `key-pepper` in the data directory; a store of one's own can"
+        " have no keys",
+        test="tests/integration/access/test_admin.py::test_a_store_of_ones_own_needs_a_pepper_for_keys",
+        repr=False,
+    )
+    key_pepper_file: Path | None = _setting(
+        "HUBSCOPE_KEY_PEPPER_FILE",
+        None,
+        "File that holds HUBSCOPE_KEY_PEPPER.",
+        unit="path",
+        off="HUBSCOPE_KEY_PEPPER counts",
+        test="tests/unit/test_settings.py::test_a_secret_may_stand_in_a_file",
+    )
+    key_cache_ms: int = _setting(
+        "HUBSCOPE_KEY_CACHE_TIME",
+        5_000,
+        "How old the list of API keys may be that a process goes by: a revoked key works no longer than this.",
+        unit="ms",
+        test="tests/integration/access/test_keyring.py::test_a_revoked_key_works_no_longer_than_the_cache_time",
+        ge=500,
+        le=300_000,
+    )
+    key_use_interval_ms: Positive = _setting(
+        "HUBSCOPE_KEY_USE_INTERVAL",
+        60_000,
+        "How often the last use of API keys is written down.",
+        unit="ms",
+        test="tests/integration/access/test_keyring.py::test_the_last_use_is_written_down_once_per_interval",
+    )
+    loopback_trust: Literal["auto", "always", "never"] = _setting(
+        "HUBSCOPE_LOOPBACK_TRUST",
+        "auto",
+        "Whether callers on this machine need no API key: auto until the first key is made, always (unsafe behind a"
+        " reverse proxy on the same machine that does not say for whom it asks), or never.",
+        unit="auto, always, never",
+        test="tests/integration/entrypoints/test_admission.py::test_whether_loopback_is_trusted",
+    )
+    allowed_hosts: str = _setting(
+        "HUBSCOPE_ALLOWED_HOSTS",
+        "",
+        "Names, apart from loopback and the address itself, under which the service may be called (`Host`) and whose"
+        " pages may call it (`Origin`).",
+        unit="host names, separated by commas",
+        test="tests/integration/entrypoints/test_admission.py::test_only_allowed_names_reach_the_service",
+    )
+    scrape_token: str | None = _setting(
+        "HUBSCOPE_SCRAPE_TOKEN",
+        None,
+        "Bearer token that may read /metrics and nothing else (at least 16 characters).",
+        unit="text",
+        off="/metrics wants an API key with the scope admin",
+        test="tests/integration/entrypoints/test_admission.py::test_the_scrape_token_opens_metrics_and_nothing_else",
+        repr=False,
+    )
+    scrape_token_file: Path | None = _setting(
+        "HUBSCOPE_SCRAPE_TOKEN_FILE",
+        None,
+        "File that holds HUBSCOPE_SCRAPE_TOKEN.",
+        unit="path",
+        off="HUBSCOPE_SCRAPE_TOKEN counts",
+        test="tests/unit/test_settings.py::test_a_secret_may_stand_in_a_file",
+    )
+
+    # Shares of a tenant
+    tenant_events_per_second: Positive | None = _setting(
+        "HUBSCOPE_TENANT_EVENTS_PER_SECOND",
+        None,
+        "Events that one tenant may send per second in the long run; past it 429 with Retry-After. Per process.",
+        unit="events/s",
+        off="no limit",
+        test="tests/integration/ingest/test_shares.py::test_a_tenant_over_its_rate_waits_and_others_do_not",
+    )
+    tenant_burst_events: Positive = _setting(
+        "HUBSCOPE_TENANT_BURST_EVENTS",
+        20_000,
+        "Events that a tenant may send at once after a pause, where HUBSCOPE_TENANT_EVENTS_PER_SECOND is set.",
+        unit="events",
+        test="tests/unit/access/test_shares.py::test_a_burst_is_taken_at_once_and_the_rest_at_the_rate",
+    )
+    tenant_queue_percent: Positive = _setting(
+        "HUBSCOPE_TENANT_QUEUE_PERCENT",
+        50,
+        "Share of the queue (events and bytes) that one tenant may fill; past it 429 with Retry-After.",
+        unit="percent",
+        test="tests/integration/ingest/test_shares.py::test_a_tenant_fills_no_more_than_its_share_of_the_queue",
+        le=100,
+    )
+
+    # HTTP
+    max_attrs_bytes: Positive = _setting(
+        "HUBSCOPE_MAX_ATTRS_BYTES",
+        64 * 1024,
+        "Largest attrs or payload of one event, as JSON text; a larger one is rejected as attrs_too_large.",
+        unit="bytes",
+        test="tests/unit/ingest/test_envelope.py::test_free_data_over_a_limit_is_rejected_with_the_limit",
+    )
+    max_attrs_depth: Positive = _setting(
+        "HUBSCOPE_MAX_ATTRS_DEPTH",
+        16,
+        "Deepest nesting of attrs or payload; deeper ones are rejected as attrs_too_deep.",
+        unit="levels",
+        test="tests/unit/ingest/test_envelope.py::test_free_data_over_a_limit_is_rejected_with_the_limit",
+        le=200,
+    )
+    max_buffered_bytes: Positive = _setting(
+        "HUBSCOPE_MAX_BUFFERED_BYTES",
+        64 * 1024 * 1024,
+        "Bytes of posts that are being received at once, all clients together; past it 503 with Retry-After.",
+        unit="bytes",
+        test="tests/integration/entrypoints/test_hardening.py::test_bodies_under_way_are_bounded_together",
+    )
+    max_connections: Positive = _setting(
+        "HUBSCOPE_MAX_CONNECTIONS",
+        1_000,
+        "Connections at once; one more is answered 503 and closed.",
+        unit="connections",
+        test="tests/integration/entrypoints/test_hardening.py::test_a_connection_too_many_is_told_and_closed",
+    )
+    max_header_bytes: int = _setting(
+        "HUBSCOPE_MAX_HEADER_BYTES",
+        32 * 1024,
+        "Longest request line and header fields together; past it 431.",
+        unit="bytes",
+        test="tests/integration/entrypoints/test_hardening.py::test_a_head_over_the_limit_is_refused",
+        ge=1024,
+    )
+    header_timeout_ms: int = _setting(
+        "HUBSCOPE_HEADER_TIMEOUT",
+        10_000,
+        "Longest time from a request's first byte (or from connecting) to the end of its header fields; then 408.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_hardening.py::test_a_client_that_trickles_is_cut_off",
+        ge=100,
+    )
+    body_timeout_ms: int = _setting(
+        "HUBSCOPE_BODY_TIMEOUT",
+        30_000,
+        "Longest time from the end of the header fields to the end of the body; then 408.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_hardening.py::test_a_client_that_trickles_is_cut_off",
+        ge=100,
+    )
+    write_timeout_ms: int = _setting(
+        "HUBSCOPE_WRITE_TIMEOUT",
+        30_000,
+        "Longest time that a client may leave an answer unread before it is cut off.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_hardening.py::test_a_client_that_does_not_read_is_cut_off",
+        ge=100,
+    )
+    keep_alive_timeout_ms: int = _setting(
+        "HUBSCOPE_KEEP_ALIVE_TIMEOUT",
+        75_000,
+        "How long a connection may stay idle between two requests.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_hardening.py::test_an_idle_connection_is_closed",
+        ge=100,
+    )
+    drain_timeout_ms: int = _setting(
+        "HUBSCOPE_DRAIN_TIMEOUT",
+        10_000,
+        "How long the service takes at most, when it is stopped, to answer what it has begun and to commit what waits.",
+        unit="ms",
+        test="tests/acceptance/test_keys.py::test_a_service_that_is_stopped_ends_within_the_drain_time",
+        ge=100,
+    )
+
+    allow_unsafe_database: bool = _setting(
+        "HUBSCOPE_ALLOW_UNSAFE_DATABASE",
+        False,
+        "Be ready even over a database with fsync, full_page_writes or synchronous_commit off.",
+        unit="true or false",
+        off="such a database is refused by /readyz, since it may lose what was acknowledged",
+        test="tests/integration/test_readiness.py::test_a_database_that_may_lose_commits_is_not_ready",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -590,23 +774,30 @@ class Settings(BaseSettings):
         return [str(describe(cls, name)["env"]) for name in cls.model_fields]
 
     def model_post_init(self, _context: Any) -> None:
-        """Refuse an address that strangers could reach, a URL that is none, and a pool without a reader."""
-        if self.host not in ("127.0.0.1", "::1", "localhost"):
+        """Refuse values that cannot work together, and those whose form a type cannot state."""
+        if self.host != "localhost" and not _is_address(self.host):
             raise InvalidSetting(
-                f"HUBSCOPE_HOST is {self.host!r}, but without authentication hubscope listens on loopback only"
-                " (allowed: 127.0.0.1, ::1, localhost)"
+                f"HUBSCOPE_HOST is {self.host!r}, which is no address to listen on (allowed: an IP address such as"
+                " 127.0.0.1, ::1, 0.0.0.0 or ::, or localhost)"
             )
         if self.database_url is not None and not _names_one_postgresql(self.database_url):
             raise InvalidSetting(
                 "HUBSCOPE_DATABASE_URL is not the URL of one PostgreSQL"
                 " (postgresql://user:password@host:5432/database, special characters percent-encoded)"
             )
-        if self.pool_max < self.writers + 2:
+        if self.pool_max < self.writers + 3:
             raise InvalidSetting(
-                f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check"
-                f" and a reader need at least {self.writers + 2} connections"
+                f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check,"
+                f" the list of API keys and a reader need at least {self.writers + 3} connections"
             )
+        for secret in ("key_pepper", "scrape_token"):
+            if getattr(self, secret) is not None and getattr(self, f"{secret}_file") is not None:
+                raise InvalidSetting(f"HUBSCOPE_{secret.upper()} and HUBSCOPE_{secret.upper()}_FILE: set one of them")
+        self._refuse_posts_that_never_fit()
+        self._check_retention()
 
+    def _check_retention(self) -> None:
+        """Nothing is kept shorter than what builds on it, or may come late for it."""
         least = self.max_event_age_days + 1
         for name in ("retention_raw_days", "retention_hourly_days", "retention_hourly_latency_days"):
             if getattr(self, name) < least:
@@ -620,6 +811,59 @@ class Settings(BaseSettings):
                 f"HUBSCOPE_RETENTION_DAILY_DAYS is {self.retention_daily_days}: days outlive hours"
                 f" (HUBSCOPE_RETENTION_HOURLY_DAYS is {self.retention_hourly_days}); 0 keeps them for ever"
             )
+
+    def _refuse_posts_that_never_fit(self) -> None:
+        """What HTTP lets through must fit a tenant's share of an empty queue: else it is told to try again for ever."""
+        for largest, post, queue, unit in (
+            ("HUBSCOPE_MAX_BATCH_EVENTS", self.max_batch_events, "queue_max_events", "events"),
+            ("HUBSCOPE_MAX_DECODED_BYTES", self.max_decoded_bytes, "queue_max_bytes", "bytes"),
+            ("HUBSCOPE_MAX_BODY_BYTES", self.max_body_bytes, "queue_max_bytes", "bytes"),
+        ):
+            share = self.tenant_share(getattr(self, queue))
+            if post > share:
+                raise InvalidSetting(
+                    f"{largest} is {post}, but a tenant's share of HUBSCOPE_{queue.upper()} ({getattr(self, queue)}) is"
+                    f" {share} {unit} (HUBSCOPE_TENANT_QUEUE_PERCENT is {self.tenant_queue_percent}): such a post would"
+                    " be refused for ever"
+                )
+        if self.max_body_bytes > self.max_buffered_bytes:
+            raise InvalidSetting(
+                f"HUBSCOPE_MAX_BODY_BYTES is {self.max_body_bytes}, but HUBSCOPE_MAX_BUFFERED_BYTES is"
+                f" {self.max_buffered_bytes}: such a post would be refused for ever"
+            )
+
+    def tenant_share(self, whole: int) -> int:
+        """What one tenant may fill of the queue's events or bytes."""
+        return whole * self.tenant_queue_percent // 100
+
+    def secret(self, field: str) -> str | None:
+        """A secret of these settings, from the variable or from the file that its _FILE twin names; None if unset.
+
+        Raises:
+            InvalidSetting: the file cannot be read, or is empty.
+        """
+        value: str | None = getattr(self, field)
+        path: Path | None = getattr(self, f"{field}_file")
+        if path is None:
+            return value.strip() if value is not None else None
+        try:
+            value = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise InvalidSetting(f"HUBSCOPE_{field.upper()}_FILE: {path} cannot be read: {reason}") from None
+        if not value:
+            raise InvalidSetting(f"HUBSCOPE_{field.upper()}_FILE: {path} is empty")
+        return value
+
+    @property
+    def on_loopback(self) -> bool:
+        """True where only this machine can reach the service."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The host names of HUBSCOPE_ALLOWED_HOSTS, in lower case."""
+        return frozenset(name.strip().strip("[]").lower() for name in self.allowed_hosts.split(",") if name.strip())
 
     @property
     def embedded(self) -> bool:
@@ -673,6 +917,14 @@ def describe(settings: type[Settings], field: str) -> dict[str, Any]:
     extra = settings.model_fields[field].json_schema_extra
     assert isinstance(extra, dict)
     return dict(extra)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _names_one_postgresql(url: str) -> bool:

@@ -16,7 +16,7 @@ from tests.conftest import ROLES
 
 HERE = Path(hubscope.__file__).parent
 # Which role runs the statements of a room.
-ROLE_OF = {"insight": ROLES.reader, "gauges": ROLES.reader, "ingest": ROLES.writer}
+ROLE_OF = {"access": ROLES.owner, "insight": ROLES.reader, "gauges": ROLES.reader, "ingest": ROLES.writer}
 MARTS = {"analytics", "health", "uptime", "audit"}
 # What only TimescaleDB has is prepared there (tests/timescale).
 FILES = sorted([*HERE.rglob("queries.sql"), *HERE.rglob("queries.postgres.sql")])

@@ -15,7 +15,13 @@ from hubscope.settings import Settings, describe
 
 URL = "postgresql://somebody@db.example/store"
 SECRET = "s3cr3t"
-SECRETS = ("HUBSCOPE_DATABASE_URL", "POSTGRES_PASSWORD", "HUBSCOPE_GRAFANA_PASSWORD")
+SECRETS = (
+    "HUBSCOPE_DATABASE_URL",
+    "POSTGRES_PASSWORD",
+    "HUBSCOPE_GRAFANA_PASSWORD",
+    "HUBSCOPE_KEY_PEPPER",
+    "HUBSCOPE_SCRAPE_TOKEN",
+)
 WHOLE_NUMBERS = [
     describe(Settings, name)["env"]
     for name, field in Settings.model_fields.items()
@@ -107,19 +113,32 @@ def test_the_data_directory_has_a_default_for_root_and_for_others(
     assert Settings.load().data_dir == Path("/elsewhere")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_a_loopback_address_may_be_listened_on(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("127.1.2.3", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+    ],
+)
+def test_settings_know_whether_others_can_reach_an_address(
+    host: str, here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HUBSCOPE_HOST", host)
-    assert Settings.load().host == host
+    assert (Settings.load().host, Settings.load().on_loopback) == (host, here)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1", "example.org", "localhost.example"])
-def test_only_loopback_addresses_are_listened_on(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("host", ["example.org", "localhost.example", "127.0.0.1:80", "[::1]", "10.0.0.0/8", "*"])
+def test_only_an_address_is_listened_on(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBSCOPE_HOST", host)
     with pytest.raises(InvalidSetting, match=r"^HUBSCOPE_HOST is ") as refused:
         Settings.load()
     assert host in refused.value.detail
-    assert "allowed: 127.0.0.1, ::1, localhost" in refused.value.detail
+    assert "allowed: an IP address such as 127.0.0.1" in refused.value.detail
 
 
 @pytest.mark.parametrize(
@@ -141,7 +160,7 @@ def test_only_loopback_addresses_are_listened_on(host: str, monkeypatch: pytest.
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning', 'warn' or 'error'"),
         ("HUBSCOPE_LOG_FORMAT", "xml", "'auto', 'json' or 'console'"),
         ("ENABLE_ENHANCED_ANALYTICS", "perhaps", "valid boolean"),
-        ("HUBSCOPE_POOL_MAX", "3", "greater than or equal to 4"),
+        ("HUBSCOPE_POOL_MAX", "4", "greater than or equal to 5"),
         ("HUBSCOPE_FOLD_INTERVAL", "99", "greater than or equal to 100"),
         ("HUBSCOPE_WRITERS", "17", "less than or equal to 16"),
         ("HUBSCOPE_MAX_EVENT_AGE_DAYS", "61", "less than or equal to 60"),
@@ -168,15 +187,15 @@ def test_a_limit_is_a_whole_number_above_zero(variable: str, value: str, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("pool_max", "writers", "enough"), [(4, 2, True), (18, 16, True), (4, 3, False), (17, 16, False)]
+    ("pool_max", "writers", "enough"), [(5, 2, True), (19, 16, True), (5, 3, False), (18, 16, False)]
 )
-def test_the_pool_has_room_for_the_writers_the_partition_check_and_a_reader(
+def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_and_a_reader(
     pool_max: int, writers: int, enough: bool
 ) -> None:
     if enough:
         assert Settings.load(pool_max=pool_max, writers=writers).pool_max == pool_max
         return
-    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 2} "):
+    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 3} "):
         Settings.load(pool_max=pool_max, writers=writers)
 
 
@@ -211,7 +230,7 @@ def test_the_file_takes_the_names_of_the_environment_in_lower_case_without_the_p
         (b"log_level = '\xff'\n", "hubscope.toml is not valid TOML"),
         (b"health_port = 70000\n", "HEALTH_PORT is 70000: .*65535"),
         (b"health_port = [1]\n", r"HEALTH_PORT is \[1\]: .*integer"),
-        (b"host = '0.0.0.0'\n", "HUBSCOPE_HOST is '0.0.0.0'"),
+        (b"host = 'db'\n", "HUBSCOPE_HOST is 'db'"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line_that_names_it(text: bytes, said: str, folder: Path) -> None:
@@ -267,3 +286,49 @@ def test_settings_do_not_change() -> None:
     settings = Settings.load()
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         settings.__setattr__("port", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"max_batch_events": 25_001}, ["HUBSCOPE_MAX_BATCH_EVENTS", "HUBSCOPE_QUEUE_MAX_EVENTS", "25000"]),
+        ({"queue_max_events": 10_000}, ["HUBSCOPE_MAX_BATCH_EVENTS", "HUBSCOPE_QUEUE_MAX_EVENTS", "5000"]),
+        ({"max_decoded_bytes": 2**26}, ["HUBSCOPE_MAX_DECODED_BYTES", "HUBSCOPE_QUEUE_MAX_BYTES"]),
+        ({"max_body_bytes": 2**26, "max_decoded_bytes": 1}, ["HUBSCOPE_MAX_BODY_BYTES", "HUBSCOPE_QUEUE_MAX_BYTES"]),
+        ({"tenant_queue_percent": 19}, ["HUBSCOPE_MAX_BATCH_EVENTS", "HUBSCOPE_TENANT_QUEUE_PERCENT is 19"]),
+        ({"max_buffered_bytes": 2**22}, ["HUBSCOPE_MAX_BODY_BYTES", "HUBSCOPE_MAX_BUFFERED_BYTES"]),
+    ],
+    ids=str,
+)
+def test_settings_that_would_refuse_a_post_for_ever_are_refused_at_start(
+    changes: dict[str, int], named: list[str]
+) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        Settings.load(**changes)
+    assert [name for name in named if name not in refused.value.detail] == []
+
+
+def test_the_whole_queue_may_be_given_to_one_tenant() -> None:
+    settings = Settings.load(tenant_queue_percent=100, max_batch_events=50_000)
+    assert settings.tenant_share(settings.queue_max_events) == 50_000
+
+
+@pytest.mark.parametrize("field", ["key_pepper", "scrape_token"])
+def test_a_secret_may_stand_in_a_file(field: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = f"HUBSCOPE_{field.upper()}"
+    path = folder / "secret"
+    monkeypatch.setenv(f"{variable}_FILE", str(path))
+    with pytest.raises(InvalidSetting, match=f"^{variable}_FILE: .*cannot be read"):
+        Settings.load().secret(field)
+    path.write_text("\n")
+    with pytest.raises(InvalidSetting, match=f"^{variable}_FILE: .*empty"):
+        Settings.load().secret(field)
+    path.write_text(f"{SECRET}\n")
+    assert Settings.load().secret(field) == SECRET
+    monkeypatch.setenv(variable, SECRET)
+    with pytest.raises(InvalidSetting, match=f"^{variable} and {variable}_FILE: set one"):
+        Settings.load()
+
+
+def test_names_are_taken_apart() -> None:
+    assert Settings.load(allowed_hosts=" Hub.Example , ,[2001:db8::1]").names == {"hub.example", "2001:db8::1"}

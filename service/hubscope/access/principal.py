@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from hubscope.errors import ScopeMissing
+
 DEFAULT_TENANT: Final = "default"
 
 
 class Scope(StrEnum):
-    """What a principal may do."""
+    """What a principal may do. None of them holds another.
+
+    ingest  send events in the tenant's name
+    read    ask about the tenant
+    chains  run tool chains in the tenant's name
+    sql     use the SQL server
+    admin   see what belongs to the whole installation: /metrics, full /health. For operators, not for tenants
+    """
 
     INGEST = "ingest"
     READ = "read"
@@ -33,4 +42,14 @@ class Principal:
 
 
 LOCAL: Final = Principal(DEFAULT_TENANT, frozenset(Scope))
-"""Whoever reaches the loopback address: there are no keys yet, so the operating system is the guard."""
+"""Whoever is on this machine, as long as there are no keys: the operating system is the guard."""
+
+
+def require(principal: Principal, scope: Scope) -> None:
+    """Let only those go on who hold a scope.
+
+    Raises:
+        ScopeMissing: naming it.
+    """
+    if scope not in principal.scopes:
+        raise ScopeMissing(scope)

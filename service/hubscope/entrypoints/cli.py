@@ -20,6 +20,7 @@ from hubscope.access import LOCAL
 from hubscope.app import migrate_store
 from hubscope.app import opened as opened_app
 from hubscope.entrypoints import serve as serving
+from hubscope.entrypoints.keys_command import keys
 from hubscope.errors import HubscopeError, InvalidRequest
 from hubscope.insight import AnalyticsReport, as_json, as_markdown
 from hubscope.settings import Settings
@@ -148,7 +149,7 @@ def mcp() -> None:
     async def talk(dsn: str) -> None:
         await migrate_store(settings, dsn)
         async with opened_app(settings, dsn) as app:
-            await meta_tools.build(app, LOCAL).run_stdio_async()
+            await meta_tools.build(app, lambda _: LOCAL).run_stdio_async()
 
     with serving.store(settings, lambda _: None) as dsn:
         asyncio.run(talk(dsn))
@@ -325,6 +326,9 @@ def dsn() -> None:
         print(EmbeddedDatabase(settings.data_dir, user=settings.embedded_user).dsn)
     else:
         print(settings.external_dsn())
+
+
+cli.add_typer(keys, name="keys")
 
 
 def show_report(report: AnalyticsReport, as_json_: bool) -> None:

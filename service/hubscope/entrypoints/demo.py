@@ -24,7 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
 from hubscope.entrypoints.demo_places import Places, make_places
-from hubscope.entrypoints.demo_poster import EventPoster
+from hubscope.entrypoints.demo_poster import EventPoster, bearer
 from hubscope.entrypoints.demo_servers import CLIENT, HUB, DemoFailed, DemoServer, first_cause, shipped_specs
 from hubscope.entrypoints.demo_traffic import SEED, Step, a_step, judge, plan
 from hubscope.ids import uuid7
@@ -196,7 +196,11 @@ class DemoHub:
 
 @asynccontextmanager
 async def demo_hub(
-    service_url: str, workdir: Path, tell: Callable[[str], None], progress: Callable[[int, int], None]
+    service_url: str,
+    workdir: Path,
+    tell: Callable[[str], None],
+    progress: Callable[[int, int], None],
+    key: str | None = None,
 ) -> AsyncIterator[DemoHub]:
     """Start the servers of the shipped declaration; on the way out stop them all, then flush what they did.
 
@@ -205,6 +209,7 @@ async def demo_hub(
         workdir: an empty folder for what the servers work on and for their logs.
         tell: gets one line per server that is connected, left out, failed or gone.
         progress: gets (done, total) after each call of a burst.
+        key: an API key for the service, where it wants one.
 
     Raises:
         DemoFailed: `time` or `fetch` could not start, or the service did not take an event.
@@ -213,7 +218,7 @@ async def demo_hub(
     places = await asyncio.to_thread(make_places, workdir, service_url)
     spawning = asyncio.Lock()
     servers = []
-    async with EventPoster(service_url) as poster:
+    async with EventPoster(service_url, key) as poster:
         for spec in shipped_specs(places.files.parent, service_url):
             if missing := spec.missing():
                 tell(f"{spec.name}: left out, it needs {' and '.join(missing)}")
@@ -246,7 +251,7 @@ async def _all_of(tasks: Collection[asyncio.Task[None]]) -> None:
         raise cancelled
 
 
-async def ask(service_url: str, **arguments: Any) -> tuple[dict[str, Any], str]:
+async def ask(service_url: str, key: str | None = None, **arguments: Any) -> tuple[dict[str, Any], str]:
     """The answer of `hub__analytics_advanced`, asked for by a real MCP client: (structured content, markdown).
 
     `arguments` go over the demo's question: the last hour by minute, in detail.
@@ -256,7 +261,7 @@ async def ask(service_url: str, **arguments: Any) -> tuple[dict[str, Any], str]:
     """
     # The service is on this machine: a proxy from the environment would only be in the way.
     try:
-        async with httpx2.AsyncClient(trust_env=False, timeout=ANSWER_TIMEOUT_SECONDS) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=ANSWER_TIMEOUT_SECONDS, headers=bearer(key)) as http:
             url = f"{service_url.rstrip('/')}/mcp"
             async with Client(streamable_http_client(url, http_client=http)) as client:
                 result = await client.call_tool(

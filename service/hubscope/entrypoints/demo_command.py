@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from hubscope.access import LOCAL
 from hubscope.entrypoints.demo import DemoHub, ask, demo_hub
 from hubscope.entrypoints.serve import Service, running, stop_on_signals
 from hubscope.errors import JobFailed
@@ -61,10 +62,13 @@ async def run(
         if not settings.embedded:
             tell("the demo makes traffic of its own: it leaves the store you named alone and uses an embedded one")
         try:
-            async with running(own, "demo", tell) as service, _traffic(service, progress, tell) as hub:
+            async with (
+                running(own, "demo", tell) as service,
+                _traffic(service, key := _key(service), progress, tell) as hub,
+            ):
                 await _burst(hub, progress)
                 await _marts(service, own, progress)
-                answer, text = await ask(service.url)
+                answer, text = await ask(service.url, key)
                 answered = True
                 progress.stop()
                 if as_json:
@@ -127,8 +131,13 @@ def _steps(err: Console) -> Iterator[tuple[Progress, Tell]]:
         yield progress, tell
 
 
+def _key(service: Service) -> str:
+    """The demo calls its own service: where there are API keys, with one that only this process knows."""
+    return service.app.keyring.lend(LOCAL)
+
+
 @asynccontextmanager
-async def _traffic(service: Service, progress: Progress, tell: Tell) -> AsyncIterator[DemoHub]:
+async def _traffic(service: Service, key: str, progress: Progress, tell: Tell) -> AsyncIterator[DemoHub]:
     """Real MCP servers, connected."""
     task = progress.add_task("calling real MCP servers", total=CALLS, visible=False)
     workdir = Path(tempfile.mkdtemp(prefix="hubscope-demo-files-"))
@@ -139,7 +148,7 @@ async def _traffic(service: Service, progress: Progress, tell: Tell) -> AsyncIte
         progress.update(task, description=words, completed=done, total=total, visible=done < total)
 
     try:
-        async with demo_hub(service.url, workdir, tell, called) as hub:
+        async with demo_hub(service.url, workdir, tell, called, key) as hub:
             yield hub
     finally:
         shutil.rmtree(workdir, ignore_errors=True)

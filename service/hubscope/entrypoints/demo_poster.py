@@ -29,16 +29,21 @@ def pause_seconds(tries: int, retry_after: str | None) -> float:
     return min(wanted, LONGEST_PAUSE_SECONDS) if math.isfinite(wanted) and wanted >= 0 else LONGEST_PAUSE_SECONDS
 
 
+def bearer(key: str | None) -> dict[str, str]:
+    """The header that shows a key, if there is one."""
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
 class EventPoster:
     """A queue of events and the task that posts it: while one post is under way, what comes next gathers for another.
 
     Leaving the block normally waits until all is acknowledged; leaving it by an exception tries for 3 s.
     """
 
-    def __init__(self, service_url: str) -> None:
+    def __init__(self, service_url: str, key: str | None = None) -> None:
         self._url = f"{service_url}/v1/events"
         # The service is on this machine: a proxy from the environment would only be in the way.
-        self._http = httpx2.AsyncClient(trust_env=False, timeout=30)
+        self._http = httpx2.AsyncClient(trust_env=False, timeout=30, headers=bearer(key))
         self._waiting: list[ToolCall | ServerEvent] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()

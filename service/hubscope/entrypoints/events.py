@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -11,7 +12,15 @@ import structlog
 
 from hubscope.access import Principal
 from hubscope.entrypoints.problems import problem
-from hubscope.errors import HubscopeError, InvalidRequest, TooLarge, UnsupportedMediaType
+from hubscope.errors import (
+    BodyTooLarge,
+    DecodedTooLarge,
+    HubscopeError,
+    InvalidRequest,
+    Overloaded,
+    ShuttingDown,
+    UnsupportedMediaType,
+)
 from hubscope.ingest import Ingest
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
@@ -52,6 +61,7 @@ class EventsEndpoint:
         self._settings = settings
         self._instruments = instruments
         self._identify = identify
+        self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -59,6 +69,7 @@ class EventsEndpoint:
                 raise MethodNotAllowed
             headers = dict(scope["headers"])
             principal = self._identify(scope)
+            self._ingest.check(principal)
             body = await self._body(headers, receive)
             receipt = await self._ingest.post(principal, body, headers.get(b"content-type", b"").decode("latin-1"))
             encoded = msgspec.json.encode(receipt)
@@ -70,6 +81,8 @@ class EventsEndpoint:
             status, answer, encoded = problem(error)
             if isinstance(error, MethodNotAllowed):
                 answer.append((b"allow", b"POST"))
+        except asyncio.CancelledError:  # the service stops and has waited long enough: nothing is promised
+            status, answer, encoded = problem(ShuttingDown())
         except Exception:  # the last line: whatever it was, the client is told, and nothing of ours is shown
             log.exception("post failed")
             status, answer, encoded = problem(HubscopeError())
@@ -90,21 +103,10 @@ class EventsEndpoint:
                 f"Content-Encoding {encoding.decode('latin-1')!r} is not accepted; allowed: gzip, identity"
             )
         told = headers.get(b"content-length", b"0")
-        parts: list[bytes] = []
         size = int(told) if told.isdigit() else 0
-        if size <= self._settings.max_body_bytes:
-            size = 0
-            more = True
-            while more and size <= self._settings.max_body_bytes:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                more = message.get("more_body", False)
-        if size > self._settings.max_body_bytes:
-            raise TooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **limits)
-        body = b"".join(parts)
+        body = await self._received(receive) if size <= self._settings.max_body_bytes else None
+        if body is None:
+            raise BodyTooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **limits)
         if encoding == b"identity":
             return body
         unzip = zlib.decompressobj(wbits=31)
@@ -113,9 +115,41 @@ class EventsEndpoint:
         except zlib.error as error:
             raise InvalidRequest(f"the body is not valid gzip: {error}") from None
         if len(decoded) > self._settings.max_decoded_bytes:
-            raise TooLarge(f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits)
+            raise DecodedTooLarge(
+                f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits
+            )
         if not unzip.eof:
             raise InvalidRequest("the gzip body is cut off")
         if unzip.unused_data:  # what is in there would be lost with a receipt that does not say so
             raise InvalidRequest("the gzip body goes on after its end; send one gzip member")
         return decoded
+
+    async def _received(self, receive: Receive) -> bytes | None:
+        """The body as sent; None if it is too large.
+
+        Raises:
+            Overloaded: all bodies under way take more than HUBSCOPE_MAX_BUFFERED_BYTES together.
+        """
+        parts: list[bytes] = []
+        size = 0
+        try:
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self._buffered += len(part)
+                if size > self._settings.max_body_bytes:
+                    return None
+                if self._buffered > self._settings.max_buffered_bytes:
+                    raise Overloaded(
+                        f"posts of more than {self._settings.max_buffered_bytes} bytes together are under way",
+                        limit_buffered_bytes=self._settings.max_buffered_bytes,
+                    )
+                more = message.get("more_body", False)
+        finally:
+            self._buffered -= size
+        return b"".join(parts)

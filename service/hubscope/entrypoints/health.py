@@ -17,13 +17,15 @@ def _megabytes(size: int) -> str:
     return f"{size / _MEGABYTE:.1f}MB"
 
 
-async def health(app: App) -> tuple[int, dict[str, Any]]:
-    """Status code and body: 200 healthy, 503 with the database away.
+async def health(app: App, *, whole: bool = True) -> tuple[int, dict[str, Any]]:
+    """Status code and body: 200 healthy, 503 with the database away. Strangers are told no more than the status.
 
     CPython does not tell how much of its heap is in use. heap_total is the resident memory that belongs to no file and
     to no other process (rss - shared); heap_used is what would be given back if the process ended (unique set size).
     """
     connected = await app.reachable()
+    if not whole:
+        return (200 if connected else 503), {"status": "healthy" if connected else "unhealthy", "service": "hubscope"}
     process = psutil.Process()
     with process.oneshot():
         memory = process.memory_info()
@@ -44,4 +46,5 @@ async def health(app: App) -> tuple[int, dict[str, Any]]:
         },
         "engine": app.engine,
         "engine_reason": app.engine_reason,
+        "access": await app.access(),
     }

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from mcp.server.mcpserver import Context
 from mcp.server.transport_security import TransportSecuritySettings
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 import hubscope
-from hubscope.access import LOCAL, Principal
+from hubscope.access import Principal
 from hubscope.app import App
 from hubscope.entrypoints import mcp
+from hubscope.entrypoints.admission import PRINCIPAL, Door, identify
 from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
 from hubscope.entrypoints.problems import problem, problem_body
 from hubscope.entrypoints.traces import PATH as TRACES_PATH
-from hubscope.entrypoints.traces import TracesEndpoint
-from hubscope.errors import ForbiddenOrigin, HubscopeError, InvalidParameter
+from hubscope.entrypoints.traces import TracesEndpoint, refused
+from hubscope.errors import HubscopeError, InvalidParameter, KeyRequired, ShuttingDown, Unavailable
 from hubscope.ingest.otlp import JSON, PROTOBUF
 from hubscope.insight import as_json
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
@@ -34,19 +37,14 @@ from hubscope.insight.window import FORMS, GroupBy
 from hubscope.model import Event, Receipt
 
 MCP_PATH: Final = "/mcp"
-LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
-def identify(_scope: Scope) -> Principal:
-    """Who asks. Without keys it is whoever reaches the loopback address."""
-    return LOCAL
 
 
 @asynccontextmanager
 async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
     """The ASGI application over an open app."""
-    meta_tools = mcp.build(app, LOCAL)
-    # Host and Origin are checked in front of everything, once (`_guard`), so the SDK need not do it again.
+    door = Door(app.keyring, app.settings)
+    meta_tools = mcp.build(app, _asking)
+    # Keys, Host and Origin are checked in front of everything, once (`Door`), so the SDK need not do it again.
     mcp_app = meta_tools.streamable_http_app(
         streamable_http_path=MCP_PATH,
         stateless_http=True,
@@ -60,46 +58,41 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        try:
-            _guard(scope)
-        except HubscopeError as error:
-            await _send(send, *problem(error))
-            return
         path = scope["path"]
+        try:
+            await door.admit(scope)
+        except HubscopeError as error:
+            app.instruments.refused.labels(error.code).inc()
+            if path == EVENTS_PATH:
+                app.instruments.posts.labels(str(error.status)).inc()
+            if path == TRACES_PATH:
+                app.instruments.exports.labels(str(error.status)).inc()
+                await _send(send, *refused(scope, error))
+            else:
+                await _send(send, *problem(error))
+            return
         if path == EVENTS_PATH:
             await events(scope, receive, send)
-        elif path == TRACES_PATH:
+            return
+        if path == TRACES_PATH:
             await traces(scope, receive, send)
-        elif path == MCP_PATH:
-            await mcp_app(scope, receive, send)
-        else:
-            await rest(scope, receive, send)
+            return
+        try:
+            await (mcp_app if path == MCP_PATH else rest)(scope, receive, send)
+        except asyncio.CancelledError:  # the service stops and has waited long enough
+            with contextlib.suppress(RuntimeError):  # the answer has begun: its end will be missing
+                await _send(send, *problem(ShuttingDown()))
 
     async with meta_tools.session_manager.run():
         yield front
 
 
-def _guard(scope: Scope) -> None:
-    """A web page elsewhere must not reach a service that trusts loopback (DNS rebinding, cross-site posts).
-
-    Raises:
-        ForbiddenOrigin.
-    """
-    for name, value in scope["headers"]:
-        if name == b"host":
-            if _host(f"//{value.decode('latin-1')}") not in LOOPBACK_NAMES:
-                raise ForbiddenOrigin(
-                    f"the Host header names {value.decode('latin-1')[:100]!r}, not a loopback address"
-                )
-        elif name == b"origin" and _host(value.decode("latin-1")) not in LOOPBACK_NAMES:
-            raise ForbiddenOrigin(f"requests from pages of {value.decode('latin-1')[:100]!r} are not allowed")
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+def _asking(context: Context[Any, Any]) -> Principal:
+    """Who asks a tool: the HTTP request that this very call came with, whatever other calls are under way."""
+    request = context.request_context.request
+    if not isinstance(request, Request):
+        raise KeyRequired
+    return identify(request.scope)
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -134,8 +127,8 @@ def _rest(app: App) -> FastAPI:
         return Response(json.dumps(body), error.status_code, error.headers, media_type=PROBLEM_TYPE)
 
     @api.get("/health", tags=["health"], summary="Is the service healthy? (503 when the database is away)")
-    async def get_health() -> Response:
-        status, body = await health(app)
+    async def get_health(request: Request) -> Response:
+        status, body = await health(app, whole=PRINCIPAL in request.scope)
         return Response(json.dumps(body), status, media_type="application/json")
 
     @api.get("/livez", tags=["health"], summary="Does the process answer?")
@@ -143,8 +136,14 @@ def _rest(app: App) -> FastAPI:
         return {"status": "alive"}
 
     @api.get("/readyz", tags=["health"], summary="Can it take events and answer questions?")
-    async def readyz() -> dict[str, str]:
-        await app.check_ready()
+    async def readyz(request: Request) -> dict[str, str]:
+        try:
+            await app.check_ready()
+            await app.keyring.live()  # keys that cannot be verified here would be refused
+        except Unavailable as error:
+            if PRINCIPAL in request.scope:
+                raise
+            raise Unavailable("not ready (this machine's /readyz and the log say why)") from error
         return {"status": "ready"}
 
     @api.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
@@ -215,9 +214,12 @@ def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str
                         status: {"description": text, "content": {"application/problem+json": {}}}
                         for status, text in (
                             ("400", "The body cannot be read. Permanent."),
-                            ("403", "A foreign Host or Origin. Permanent."),
+                            ("401", "No API key, or one that will not do. Permanent."),
+                            ("403", "The key lacks the scope ingest, or a foreign Host or Origin. Permanent."),
+                            ("408", "The request did not arrive in time. Try again."),
                             ("413", "Over a limit; the limits are in the body. Permanent."),
                             ("415", "Not JSON, NDJSON or gzip. Permanent."),
+                            ("429", "The tenant's share is used up: the same again after Retry-After seconds."),
                             ("503", "Try the same again after Retry-After seconds."),
                         )
                     },

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
@@ -26,8 +27,13 @@ INSTRUCTIONS = (
 )
 
 
-def build(app: App, principal: Principal) -> MCPServer[Any]:
-    """The MCP server over an open app. ENABLE_ENHANCED_ANALYTICS=false leaves it without tools."""
+def build(app: App, who: Callable[[Context[Any, Any]], Principal]) -> MCPServer[Any]:
+    """The MCP server over an open app. ENABLE_ENHANCED_ANALYTICS=false leaves it without tools.
+
+    Args:
+        app: the rooms behind the tools.
+        who: in whose name a call is made, from the call's own context.
+    """
     server: MCPServer[Any] = MCPServer(
         "hubscope", title="hubscope", version=hubscope.__version__, instructions=INSTRUCTIONS, log_level="WARNING"
     )
@@ -46,6 +52,7 @@ def build(app: App, principal: Principal) -> MCPServer[Any]:
         ),
     )
     async def analytics_advanced(
+        context: Context[Any, Any],
         timeRange: Annotated[str, Field(description=f"How far back: {FORMS}.")] = "24 hours",
         includeRealTime: Annotated[
             bool, Field(description="Include the minute, hour or day that is still filling up.")
@@ -62,7 +69,7 @@ def build(app: App, principal: Principal) -> MCPServer[Any]:
     ) -> Annotated[CallToolResult, AnalyticsReport]:
         try:
             report = await app.report(
-                principal,
+                who(context),
                 time_range=timeRange,
                 group_by=groupBy,
                 include_real_time=includeRealTime,
@@ -87,13 +94,14 @@ def build(app: App, principal: Principal) -> MCPServer[Any]:
         ),
     )
     async def integration_status(
+        context: Context[Any, Any],
         format: Annotated[
             Format,
             Field(description="Text of the answer: markdown (detailed) or JSON (json). structuredContent is in both."),
         ] = "detailed",
     ) -> Annotated[CallToolResult, IntegrationStatus]:
         try:
-            status = await app.status(principal)
+            status = await app.status(who(context))
         except HubscopeError as error:
             raise ToolError(error.detail) from error
         structured = as_json(status)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hubscope.errors import HubscopeError
+from hubscope.errors import HubscopeError, ScopeMissing
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -18,6 +18,10 @@ def problem(error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes
     headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     if error.retry_after_seconds is not None:
         headers.append((b"retry-after", str(error.retry_after_seconds).encode()))
+    if isinstance(error, ScopeMissing):
+        headers.append((b"www-authenticate", f'Bearer error="insufficient_scope", scope="{error.scope}"'.encode()))
+    elif error.challenge is not None:
+        headers.append((b"www-authenticate", error.challenge.encode()))
     return error.status, headers, body
 
 

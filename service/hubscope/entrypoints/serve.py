@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,13 +20,16 @@ import uvicorn
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase, ownership
 from hubscope.entrypoints.http import asgi
+from hubscope.entrypoints.protocol import hardened, sweep
 from hubscope.entrypoints.worker_process import WorkerProcess, worker_process
-from hubscope.errors import HubscopeError, PortBusy, Unavailable
+from hubscope.errors import DatabaseAway, HubscopeError, NoKeys, PortBusy, Unavailable
 from hubscope.settings import Settings
 
 log = structlog.get_logger("hubscope.serve")
 
-GRACE_S = 10
+SPARE_FILES = 200
+"""Open files beside the connections of clients: the database, libraries, the log."""
+HTTP_SHARE_OF_DRAIN = 0.8
 DATABASE_CHECK_INTERVAL_S = 1
 
 Tell = Callable[[str], None]
@@ -127,8 +131,20 @@ def listen(settings: Settings) -> socket.socket:
             f"{settings.host}:{settings.port} cannot be listened on ({os.strerror(code)}){holder};"
             f" {'stop that process, or set' if holder else 'set'} HEALTH_PORT to another port"
         ) from None
+    # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not: without it
+    # the body of each answer waits for the client to acknowledge its head, up to 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
+    _allow_open_files(settings.max_connections + SPARE_FILES)
     return listener
+
+
+def _allow_open_files(count: int) -> None:
+    """Each connection is an open file: raise our own limit as far as we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _holder(port: int) -> str:
@@ -157,31 +173,69 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(settings: Settings, dsn: str, listener: socket.socket) -> AsyncIterator[tuple[str, App]]:
-    """The HTTP service on a listening socket: its URL and its app. What was taken is committed before it ends."""
-    async with opened(settings, dsn) as app, asgi(app) as application:
+    """The HTTP service on a listening socket: its URL and its app. What was taken is committed before it ends.
+
+    Raises:
+        NoKeys: others could reach it, and there is no API key to tell them apart by.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        app = await stack.enter_async_context(opened(settings, dsn))
+        await _refuse_strangers(app)
+        application = await stack.enter_async_context(asgi(app))
         server = _Server(
             uvicorn.Config(
                 application,
+                http=hardened(settings, app.instruments),
+                ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
-                timeout_keep_alive=75,
+                proxy_headers=False,  # whom a proxy asks for is never a reason to trust (admission.py)
+                timeout_keep_alive=settings.keep_alive_timeout_ms // 1000 + 60,  # ours comes first
             )
         )
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        sweeping = asyncio.create_task(sweep(lambda: server.server_state.connections, settings), name="deadlines")
         try:
             while not server.started:
                 if task.done():
                     await task
                     raise Unavailable("the HTTP server ended before it started")
                 await asyncio.sleep(0.005)
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            yield f"http://{host}:{listener.getsockname()[1]}", app
+            yield f"http://{_reachable_host(settings)}:{listener.getsockname()[1]}", app
         finally:
+            # The two share the time: HTTP answers what it has begun, then ingest commits what waits.
+            drain_s = settings.drain_timeout_ms / 1000
+            app.stop_by = asyncio.get_running_loop().time() + drain_s
+            server.config.timeout_graceful_shutdown = drain_s * HTTP_SHARE_OF_DRAIN  # type: ignore[assignment]
             server.should_exit = True
             await task
+            sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeping
+
+
+async def _refuse_strangers(app: App) -> None:
+    """Beyond loopback there must be a key. A database that is away says so later: until then nobody is let in."""
+    if app.settings.on_loopback:
+        return
+    try:
+        live = await app.keyring.live()
+    except DatabaseAway as error:
+        log.warning("listening although API keys cannot be read yet: nobody is let in until then", error=error.detail)
+        return
+    if live == 0:
+        raise NoKeys(
+            f"HUBSCOPE_HOST is {app.settings.host}, where others could reach hubscope, and there is no live API key:"
+            " make one with `hubscope keys create --name NAME --scope ingest --scope read`, or listen on 127.0.0.1"
+        )
+
+
+def _reachable_host(settings: Settings) -> str:
+    """A host name for URLs that this machine can use."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"[{host}]" if ":" in host else host
 
 
 @asynccontextmanager
@@ -204,9 +258,11 @@ async def running(settings: Settings, command: str, tell: Tell, *, worker: bool 
         dsn = stack.enter_context(store(settings, tell))
         await stack.enter_async_context(kept(settings))
         await migrate_store(settings, dsn, tell)
+        # Before the service, so that it is stopped after it: the first thing to end is taking posts.
+        beside = await stack.enter_async_context(worker_process(settings, dsn)) if worker else None
         url, app = await stack.enter_async_context(serving(settings, dsn, listener))
         tell_address(url)
-        beside = await stack.enter_async_context(worker_process(settings, dsn)) if worker else None
+        tell(f"open to {await app.access()}")
         yield Service(url, dsn, app, beside)
 
 
@@ -229,8 +285,9 @@ async def serve(settings: Settings, tell: Tell) -> None:
     stop_on_signals(stop)
     listener = listen(settings)
     with contextlib.closing(listener), store(settings, tell) as dsn:
-        async with kept(settings), serving(settings, dsn, listener) as (url, _):
+        async with kept(settings), serving(settings, dsn, listener) as (url, app):
             tell(f"listening on {url}")
+            tell(f"open to {await app.access()}")
             await stop.wait()
             tell("stopping")
 

@@ -6,6 +6,7 @@ are any; other statuses carry a google.rpc.Status. Exporters send again after 42
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -13,14 +14,15 @@ import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from hubscope.entrypoints.events import EventsEndpoint, MethodNotAllowed, Receive, Scope, Send, _Gone
-from hubscope.errors import HubscopeError
+from hubscope.entrypoints.problems import problem
+from hubscope.errors import HubscopeError, ShuttingDown
 from hubscope.ingest.otlp import JSON, PROTOBUF, media_type
 from hubscope.ingest.spans import SpanReceipt
 
 PATH: Final = "/v1/traces"
 log = structlog.get_logger("hubscope.ingest")
 
-_RPC_CODES: Final = {400: 3, 401: 16, 403: 7, 405: 12, 413: 3, 415: 3, 429: 8, 503: 14}
+_RPC_CODES: Final = {400: 3, 401: 16, 403: 7, 405: 12, 408: 4, 413: 3, 415: 3, 429: 8, 503: 14}
 """HTTP status -> code of google.rpc.Status; 13 (internal) for all others."""
 
 
@@ -29,23 +31,24 @@ class TracesEndpoint(EventsEndpoint):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        content_type = headers.get(b"content-type", b"").decode("latin-1")
-        kind = PROTOBUF if media_type(content_type) == PROTOBUF else JSON
+        content_type, kind = _kind(headers)
         status, extra = 200, []
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed
             principal = self._identify(scope)
+            self._ingest.check(principal)
             body = await self._body(headers, receive)
             encoded = _answer(await self._ingest.spans(principal, body, content_type), kind)
         except _Gone:
             return
         except HubscopeError as error:
-            status, encoded = error.status, _problem(error, kind)
-            if error.retry_after_seconds is not None:
-                extra.append((b"retry-after", str(error.retry_after_seconds).encode()))
+            status, encoded, extra = error.status, _problem(error, kind), _more(error)
             if isinstance(error, MethodNotAllowed):
                 extra.append((b"allow", b"POST"))
+        except asyncio.CancelledError:  # the service stops and has waited long enough: nothing is promised
+            stopping = ShuttingDown()
+            status, encoded, extra = stopping.status, _problem(stopping, kind), _more(stopping)
         except Exception:  # the last line: whatever it was, the client is told, and nothing of ours is shown
             log.exception("export failed")
             status, encoded = 500, _problem(HubscopeError(), kind)
@@ -53,6 +56,31 @@ class TracesEndpoint(EventsEndpoint):
         answer = [(b"content-type", kind.encode()), (b"content-length", str(len(encoded)).encode()), *extra]
         await send({"type": "http.response.start", "status": status, "headers": answer})
         await send({"type": "http.response.body", "body": encoded})
+
+
+def refused(scope: Scope, error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body for an export that was not let in, in the kind of the request."""
+    _, kind = _kind(dict(scope["headers"]))
+    _, headers, _ = problem(error)
+    challenge = [(name, value) for name, value in headers if name in (b"www-authenticate", b"retry-after")]
+    body = _problem(error, kind)
+    return (
+        error.status,
+        [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode()), *challenge],
+        body,
+    )
+
+
+def _kind(headers: dict[bytes, bytes]) -> tuple[str, str]:
+    """The Content-Type as sent, and the kind of the answer: protobuf or JSON."""
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
+    return content_type, PROTOBUF if media_type(content_type) == PROTOBUF else JSON
+
+
+def _more(error: HubscopeError) -> list[tuple[bytes, bytes]]:
+    if error.retry_after_seconds is None:
+        return []
+    return [(b"retry-after", str(error.retry_after_seconds).encode())]
 
 
 def _answer(receipt: SpanReceipt, kind: str) -> bytes:

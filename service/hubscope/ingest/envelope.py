@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from hubscope.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from hubscope.errors import InvalidRequest, TooManyEvents, UnsupportedMediaType
 from hubscope.model import EVENT_TYPES, Event, Rejected, RejectionCode, ServerEvent, ToolCall
 
 JSON_TYPES: Final = ("application/json",)
@@ -50,6 +50,7 @@ _LONG_TEXTS: Final = ("error_message",)
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `([^`]+)`")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # after an even number of backslashes: an odd one is text
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _SPACE = r"[ \t\r\n]*"
 _OPENING = re.compile(rf'{_SPACE}(\{{{_SPACE}"events"{_SPACE}:{_SPACE})?\[{_SPACE}')
 _COMMA = re.compile(rf"{_SPACE},{_SPACE}")
@@ -86,13 +87,31 @@ class Batch:
     rejected: list[Rejected]
 
 
-def read(body: bytes, content_type: str, *, tenant: str, window: Window, max_events: int) -> Batch:
+def read(
+    body: bytes,
+    content_type: str,
+    *,
+    tenant: str,
+    window: Window,
+    max_events: int,
+    max_free_bytes: int = 64 * 1024,
+    max_free_depth: int = 16,
+) -> Batch:
     """Decode a post of envelope version 1: a JSON array, `{"events": [...]}`, or NDJSON.
+
+    Args:
+        body: after gzip.
+        content_type: JSON or NDJSON.
+        tenant: whose events they are, whatever they say.
+        window: the times that are accepted.
+        max_events: most events in the post.
+        max_free_bytes: longest JSON text of attrs or payload.
+        max_free_depth: deepest nesting of attrs or payload; the object itself is the first level.
 
     Raises:
         UnsupportedMediaType: not JSON or NDJSON by its Content-Type.
         InvalidRequest: the body as a whole cannot be read; nothing of it is taken.
-        TooLarge: more than `max_events` events; nothing of it is taken.
+        TooManyEvents: more than `max_events` events; nothing of it is taken.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     body = body.removeprefix(BOM)
@@ -106,13 +125,13 @@ def read(body: bytes, content_type: str, *, tenant: str, window: Window, max_eve
             f"Content-Type {media_type or '(none)'!r} is not accepted; allowed: {', '.join(JSON_TYPES + NDJSON_TYPES)}"
         )
     if len(found) > max_events:
-        raise TooLarge(f"more than {max_events} events in one post", limit_events=max_events)
+        raise TooManyEvents(f"more than {max_events} events in one post", limit_events=max_events)
     plain = body.isascii() and b"\\u" not in body
     batch = Batch([], [])
     for index, sent in enumerate(found):
         event = _one(index, sent) if isinstance(sent, bytes) else sent
         if not isinstance(event, Rejected):
-            problem = _problem(event, window, plain)
+            problem = _problem(event, window, plain) or _free_problem(event, max_free_bytes, max_free_depth)
             if problem is None:
                 batch.items.append(Item(index, event.event_id or derived_id(tenant, event), event))
                 continue
@@ -239,6 +258,8 @@ def _explain(message: str, text: bytes) -> tuple[RejectionCode, str]:
     reason = _PATH.sub("", message)
     named = _FIELD.search(reason)
     if named and "unknown field" in reason:
+        if named.group(1) in ("tenant", "tenant_id"):
+            return "unknown_field", f"{named.group(1)!r} cannot be sent: events belong to the tenant of the API key"
         return (
             "unknown_field",
             f"{named.group(1)!r} is not a field of this event type; free data belongs into attrs or payload",
@@ -252,6 +273,8 @@ def _explain(message: str, text: bytes) -> tuple[RejectionCode, str]:
     reason = reason[0].lower() + reason[1:]
     allowed = _allowed(field, text)
     code: RejectionCode = "invalid_duration" if field in ("duration_ms", "latency_ms") else "invalid_field"
+    if "of length <=" in reason:
+        code = "too_long"
     return code, f"{field}: {reason}" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
 
 
@@ -298,6 +321,30 @@ def _problem(event: Event, window: Window, plain: bool) -> tuple[RejectionCode, 
     return _text_problem(event)
 
 
+def _free_problem(event: Event, max_bytes: int, max_depth: int) -> tuple[RejectionCode, str] | None:
+    """Free JSON that is too long or nested too deeply for those who read it later."""
+    free = bytes(extra(event))
+    field = "attrs" if isinstance(event, ToolCall | ServerEvent) else "payload"
+    if len(free) > max_bytes:
+        return "attrs_too_large", f"{field}: takes {len(free)} bytes, at most {max_bytes} (HUBSCOPE_MAX_ATTRS_BYTES)"
+    # As many brackets as levels, at least: most events need no look at where they stand.
+    if free.count(b"{") + free.count(b"[") > max_depth and _depth(free) > max_depth:
+        return "attrs_too_deep", f"{field}: is nested deeper than {max_depth} levels (HUBSCOPE_MAX_ATTRS_DEPTH)"
+    return None
+
+
+def _depth(free: bytes) -> int:
+    """Levels of objects and arrays in valid JSON text."""
+    deepest = depth = 0
+    for match in _BRACKETS.finditer(free):
+        if match[0] in (b"{", b"["):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[0] in (b"}", b"]"):
+            depth -= 1
+    return deepest
+
+
 def _text_problem(event: Event) -> tuple[RejectionCode, str] | None:
     """A NUL character, or a name that takes more bytes than an index of the rollups can hold."""
     for field in event.__struct_fields__:
@@ -308,7 +355,7 @@ def _text_problem(event: Event) -> tuple[RejectionCode, str] | None:
             return "invalid_field", f"{field}: contains a NUL character, which cannot be stored"
         size = len(value) if value.isascii() else len(value.encode())
         if size > NAME_MAX_BYTES and field not in _LONG_TEXTS:
-            return "invalid_field", f"{field}: takes {size} bytes of UTF-8, at most {NAME_MAX_BYTES}"
+            return "too_long", f"{field}: takes {size} bytes of UTF-8, at most {NAME_MAX_BYTES}"
     return None
 
 

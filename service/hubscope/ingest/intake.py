@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, date, datetime
 from typing import Final
 
-from hubscope.access import Principal
+from hubscope.access import Principal, Rates
 from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, read
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import record
@@ -39,13 +39,23 @@ class Ingest:
         self._instruments = instruments
         self._names = Names(settings, instruments)
         self._writer = Writer(open_connection, settings, instruments, self._names)
+        self._rates = Rates(settings)
+        self._free = {"max_free_bytes": settings.max_attrs_bytes, "max_free_depth": settings.max_attrs_depth}
 
     async def start(self) -> None:
         await self._writer.start()
 
-    async def close(self) -> None:
-        """Commit what waits and stop."""
-        await self._writer.close()
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Commit what waits and stop; what is not committed in time is given up (its posts were not acknowledged)."""
+        await self._writer.close(timeout_s)
+
+    def check(self, principal: Principal) -> None:
+        """Whether this principal may post now, before its post is read.
+
+        Raises:
+            RateExceeded: its tenant has sent too much of late.
+        """
+        self._rates.check(principal.tenant)
 
     async def post(self, principal: Principal, body: bytes, content_type: str) -> Receipt:
         """Commit the events of one post.
@@ -60,6 +70,7 @@ class Ingest:
 
         Raises:
             InvalidRequest, UnsupportedMediaType, TooLarge: nothing was taken.
+            TooManyRequests (RateExceeded, ShareExceeded): the tenant's share is used up; send the same again later.
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
         batch = read(
@@ -68,7 +79,9 @@ class Ingest:
             tenant=principal.tenant,
             window=self._window(),
             max_events=self._settings.max_batch_events,
+            **self._free,
         )
+        self._rates.spend(principal.tenant, len(batch.items) + len(batch.rejected))
         return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
 
     async def history(
@@ -87,10 +100,10 @@ class Ingest:
             prepare: makes room for the days (UTC) that the events are of; called before anything is stored.
 
         Raises:
-            as `post`.
+            as `post`, without a tenant's rate: history is the operator's own.
         """
         window = Window(oldest, self._window().newest)
-        batch = read(body, NDJSON_TYPES[0], tenant=principal.tenant, window=window, max_events=max_events)
+        batch = read(body, NDJSON_TYPES[0], tenant=principal.tenant, window=window, max_events=max_events, **self._free)
         await prepare({item.event.time.astimezone(UTC).date() for item in batch.items})
         return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
 
@@ -107,6 +120,7 @@ class Ingest:
 
         Raises:
             InvalidRequest, UnsupportedMediaType, TooLarge: nothing was taken.
+            TooManyRequests (RateExceeded, ShareExceeded): the tenant's share is used up; send the same again later.
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
         settings = self._settings
@@ -117,6 +131,7 @@ class Ingest:
             max_calls=settings.max_batch_events,
             limits=SpanLimits(settings.otlp_max_attributes, settings.otlp_max_attribute_chars),
         )
+        self._rates.spend(principal.tenant, len(traces.items) + len(traces.rejected))
         receipt = await self._commit(principal.tenant, traces.items, traces.rejected, len(body))
         count = self._instruments.spans.labels
         count("accepted").inc(receipt.accepted)

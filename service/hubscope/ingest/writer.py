@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
+from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShareExceeded, ShuttingDown
 from hubscope.ids import uuid7
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas, touched_hours
@@ -91,6 +91,7 @@ class Writer:
         self._queue: deque[_Waiting] = deque()
         self._events = 0
         self._bytes = 0
+        self._of_tenant: dict[str, list[int]] = {}  # tenant -> events and bytes waiting; none, no entry
         self._arrived = asyncio.Condition()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -101,12 +102,27 @@ class Writer:
             asyncio.create_task(self._run(number), name=f"writer {number}") for number in range(self._settings.writers)
         ]
 
-    async def close(self) -> None:
-        """Refuse new posts, commit what waits, stop."""
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Refuse new posts, commit what waits, stop.
+
+        Args:
+            timeout_s: after this time what still waits is given up: its posts are answered ShuttingDown, or, where a
+                commit is under way, CommitUnknown.
+        """
         async with self._arrived:
             self._closing = True
             self._arrived.notify_all()
-        await asyncio.gather(*self._tasks)
+        _, late = await asyncio.wait(self._tasks, timeout=timeout_s) if self._tasks else (set(), set())
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("stopped before everything was committed", events=self._events)
+            await asyncio.wait(late)
+            while self._queue:
+                self._answer(self._queue.popleft(), ShuttingDown())
+        for task in self._tasks:
+            if not task.cancelled():
+                task.result()
 
     async def store(self, records: Sequence[Record], size: int) -> list[Outcome]:
         """Commit records; what became of each, in order. Returns only after the commit.
@@ -116,7 +132,7 @@ class Writer:
             size: about how many bytes they take.
 
         Raises:
-            QueueFull, ShuttingDown: nothing was taken.
+            QueueFull, ShareExceeded, ShuttingDown: nothing was taken.
             DatabaseAway, CommitUnknown: nothing is promised; the same events may be sent again.
         """
         if not records:
@@ -129,6 +145,7 @@ class Writer:
                 f"{self._events} events ({self._bytes} bytes) are waiting already; at most {settings.queue_max_events}"
                 f" events and {settings.queue_max_bytes} bytes wait"
             )
+        self._refuse_more_than_a_share(records[0].key[0], len(records), size)
         waiting = _Waiting(records, size)
         self._count(waiting, +1)
         async with self._arrived:
@@ -136,9 +153,28 @@ class Writer:
             self._arrived.notify()
         return await waiting.done
 
+    def _refuse_more_than_a_share(self, tenant: str, count: int, size: int) -> None:
+        """One tenant cannot fill the queue: there is always room for the others."""
+        events, length = self._of_tenant.get(tenant, (0, 0))
+        most_events = self._settings.tenant_share(self._settings.queue_max_events)
+        most_bytes = self._settings.tenant_share(self._settings.queue_max_bytes)
+        if events + count > most_events or length + size > most_bytes:
+            raise ShareExceeded(
+                f"{events} events ({length} bytes) of tenant {tenant} are waiting already; at most {most_events} events"
+                f" and {most_bytes} bytes of one tenant wait",
+                limit_events=most_events,
+                limit_bytes=most_bytes,
+            )
+
     def _count(self, waiting: _Waiting, sign: int) -> None:
         self._events += sign * len(waiting.records)
         self._bytes += sign * waiting.size
+        tenant = waiting.records[0].key[0]
+        share = self._of_tenant.setdefault(tenant, [0, 0])
+        share[0] += sign * len(waiting.records)
+        share[1] += sign * waiting.size
+        if share[0] == 0:
+            del self._of_tenant[tenant]
         self._instruments.queue_events.set(self._events)
         self._instruments.queue_bytes.set(self._bytes)
 
@@ -163,6 +199,10 @@ class Writer:
                 started = time.perf_counter()
                 try:
                     outcomes = await session.store([record for waiting in group for record in waiting.records])
+                except asyncio.CancelledError:  # closing took too long
+                    for waiting in group:
+                        self._answer(waiting, CommitUnknown())
+                    raise
                 except Exception as error:  # answered to each post of the group; a writer never dies of a post
                     known = error if isinstance(error, DatabaseAway | CommitUnknown) else CommitUnknown()
                     if known is not error:

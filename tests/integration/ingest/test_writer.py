@@ -130,7 +130,7 @@ def calls(count: int) -> list[dict[str, Any]]:
 async def test_a_full_queue_is_refused_at_once(limit: str, start_hub: StartHub, admin: Connection) -> None:
     first, second, third = calls(2), calls(2), calls(1)
     size = len(json.dumps(first))
-    hub = await start_hub(**{f"queue_max_{limit}": 3 if limit == "events" else size + 400})
+    hub = await start_hub(**{f"queue_max_{limit}": 3 if limit == "events" else size + 400}, tenant_queue_percent=100)
     async with no_commits(admin):
         waiting = [hub.posting(*first)]
         await until_stuck(admin)

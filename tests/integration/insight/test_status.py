@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from hubscope.access import LOCAL
+from hubscope.access import LOCAL, Principal, Scope
 from hubscope.app import App
 from hubscope.insight import as_json, status_as_markdown
 from hubscope.store import Connection
@@ -65,6 +65,13 @@ async def test_what_is_wrong_is_a_sentence(
 async def test_a_service_that_runs_long_without_a_worker_says_so(app: App) -> None:
     app.started -= 10_000
     assert any("no worker has ever run" in problem for problem in (await app.status(LOCAL)).problems)
+
+
+async def test_a_tenants_key_is_not_told_the_words_of_jobs(app: App, admin: Connection) -> None:
+    await admin.execute(RUN, "check_quality", datetime.now(UTC), False, json.dumps({"error": "server of tenant north"}))
+    status = await app.status(Principal("south", frozenset({Scope.READ})))
+    assert "north" not in status.model_dump_json()
+    assert "check_quality failed" in status.problems[0]
 
 
 async def test_words_of_others_cannot_break_the_page(app: App, admin: Connection) -> None:

@@ -183,6 +183,10 @@ CALL = (
     " VALUES (gen_random_uuid(), now(), 's', 't', 'ok')"
 )
 PENDING = "INSERT INTO rollup.pending (batch_id, tool_calls, tool_latency) VALUES (gen_random_uuid(), '{}', '{}')"
+KEY = (
+    "INSERT INTO hub.api_keys (key_id, name, scopes, hash, pepper_id)"
+    " VALUES ('abcdefghijkl', 'n', '{read}', sha256('x'), 'p')"
+)
 RUN = "INSERT INTO ops.job_runs (job, slot) VALUES ('j', now())"
 PARTITIONS = "SELECT ops.ensure_partitions(current_date + 30, current_date + 30)"
 PARTITION = "(SELECT format('raw.tool_calls_p%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')))"
@@ -239,6 +243,14 @@ EVERYTHING = {
     "INSERT INTO hub.counting_vantages (server, since, vantage) VALUES ('s', now(), 'hub')": {"writer"},
     "UPDATE hub.counting_vantages SET vantage = 'hub'": set(),
     "DELETE FROM hub.counting_vantages": set(),
+    "SELECT hash FROM hub.api_keys": {"writer"},
+    "SELECT FROM hub.api_keys": {"writer"},
+    "UPDATE hub.api_keys SET last_used_at = now()": {"writer"},
+    "UPDATE hub.api_keys SET revoked_at = NULL": set(),
+    "UPDATE hub.api_keys SET scopes = '{admin}'": set(),
+    "UPDATE hub.api_keys SET tenant_id = 'other'": set(),
+    "DELETE FROM hub.api_keys": set(),
+    KEY: set(),
     # ops: bookkeeping
     "SELECT FROM ops.migrations": {"reader", "worker"},
     "SELECT FROM ops.store": {"writer", "reader", "worker"},

@@ -94,11 +94,11 @@ REJECTED = {
     "the last time there is": (json.dumps(call() | {"time": "9999-12-31T23:59:59-14:00"}), "in_future", ["time:"]),
     "no server": (without("server"), "missing_field", ["'server'"]),
     "an empty server": (json.dumps(call(server="")), "invalid_field", ["server:", ">= 1"]),
-    "a server of 201 characters": (json.dumps(call(server="x" * 201)), "invalid_field", ["server:", "<= 200"]),
-    "a server of too many bytes": (json.dumps(call(server=ASTRAL * 151)), "invalid_field", ["server:", "604", "600"]),
+    "a server of 201 characters": (json.dumps(call(server="x" * 201)), "too_long", ["server:", "<= 200"]),
+    "a server of too many bytes": (json.dumps(call(server=ASTRAL * 151)), "too_long", ["server:", "604", "600"]),
     "a client of too many bytes": (
         json.dumps(call(client=ASTRAL * 200), ensure_ascii=False),
-        "invalid_field",
+        "too_long",
         ["client:", "800", "600"],
     ),
     "an unknown status": (json.dumps(call(status="failed")), "invalid_field", ["status:", "'failed'", *CALL_STATUSES]),
@@ -254,7 +254,7 @@ ACCEPTED = {
     "a whole surrogate pair": spelt(client='"\\ud83d\\ude00"'),
     "a field twice": spelt(server='"again"'),
     "attrs with a key twice": spelt(attrs='{"a": 1, "a": 2}'),
-    "attrs nested 500 deep": spelt(attrs=nested(500)),
+    "attrs nested as deep as allowed": spelt(attrs=nested(16)),
     "a number that only a database can refuse": spelt(attrs='{"a": 1e999999}'),
     "a null id": json.dumps(call() | {"event_id": None}),
 }
@@ -490,3 +490,43 @@ def test_a_foreign_payload_is_no_less_checked_than_attrs() -> None:
     [item] = read_it(body).items
     assert isinstance(item.event, HubEvent)
     assert json.loads(json_object(item.event.payload) or "") == {"deep": [{"a": 1}]}
+
+
+BRACES = '"' + "{[" * 40 + '"'
+
+
+@pytest.mark.parametrize(
+    ("attrs", "code"),
+    [
+        (nested(16), None),
+        (nested(17), "attrs_too_deep"),
+        (nested(500), "attrs_too_deep"),
+        ('{"a": ' + "[" * 16 + "]" * 16 + "}", "attrs_too_deep"),
+        ('{"a": ' + ",".join(["[]"] * 1).join(["[", "]"]) + "}", None),
+        ('{"a": [' + ",".join(["{}"] * 100) + "]}", None),
+        ('{"a": ' + BRACES + "}", None),
+        ('{"\\"{": ' + BRACES + ', "b": "\\\\"}', None),
+        ('{"a": "' + "x" * 10_000 + '"}', "attrs_too_large"),
+    ],
+    ids=["deepest", "too deep", "much too deep", "arrays", "array", "wide", "text", "quotes", "large"],
+)
+def test_free_data_over_a_limit_is_rejected_with_the_limit(attrs: str, code: str | None) -> None:
+    for text in (
+        spelt(attrs=attrs),
+        json.dumps({"type": "hub_event", "time": NOW.isoformat(), "name": "n"})[:-1] + f', "payload": {attrs}}}',
+    ):
+        batch = read(
+            f"[{text}]".encode(), JSON, tenant="t", window=WINDOW, max_events=1, max_free_bytes=8_000, max_free_depth=16
+        )
+        assert [one.code for one in batch.rejected] == ([code] if code else [])
+        assert all("8000" in one.detail or "16 levels" in one.detail for one in batch.rejected)
+
+
+@pytest.mark.parametrize("field", ["tenant", "tenant_id"])
+@pytest.mark.parametrize("value", ["default", "other"])
+def test_an_event_cannot_name_a_tenant_and_costs_only_itself(field: str, value: str) -> None:
+    batch = read_it(f"[{json.dumps(call())}, {json.dumps(call() | {field: value})}]")
+    assert [item.index for item in batch.items] == [0]
+    (rejected,) = batch.rejected
+    assert (rejected.index, rejected.code) == (1, "unknown_field")
+    assert "tenant of the API key" in rejected.detail

@@ -14,6 +14,9 @@ GRANT SELECT, INSERT ON hub.known_names, hub.counting_vantages TO :writer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA raw, rollup, hub, ops TO :worker;
 ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO :worker;
+-- Keys: the serving process compares and notes the last use; what proves a key is for nobody else to see.
+REVOKE ALL ON hub.api_keys FROM :worker;
+GRANT SELECT, UPDATE (last_used_at) ON hub.api_keys TO :writer;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
 
 -- Percentile functions stand in rollup; readers call them on what marts give them.

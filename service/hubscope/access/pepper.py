@@ -1,0 +1,75 @@
+"""The pepper: the secret outside the database under which keys are hashed.
+
+HUBSCOPE_KEY_PEPPER or HUBSCOPE_KEY_PEPPER_FILE; else, for the embedded database only, a file that is made beside it on
+first need. A store of one's own may be served by several replicas, and a file that each of them made for itself would
+have half of them refuse the other half's keys: there the pepper has to be given.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from hubscope.errors import InvalidSetting, NoPepper
+from hubscope.settings import Settings
+
+FILE: Final = "key-pepper"
+SHORTEST: Final = 16
+
+
+def pepper_of(settings: Settings, *, make: bool = False) -> bytes:
+    """The pepper of this process.
+
+    Args:
+        settings: where it is.
+        make: write a new one where the embedded database has none yet (the first key is being made).
+
+    Raises:
+        NoPepper: there is none.
+        InvalidSetting: it cannot be read, is too short, or others can read it.
+    """
+    given = settings.secret("key_pepper")
+    if given is not None:
+        if len(given) < SHORTEST:
+            raise InvalidSetting(f"HUBSCOPE_KEY_PEPPER is too short: at least {SHORTEST} characters")
+        return given.encode()
+    if not settings.embedded:
+        raise NoPepper(
+            "API keys in a store of your own need HUBSCOPE_KEY_PEPPER (or HUBSCOPE_KEY_PEPPER_FILE): one random text"
+            " for all processes, such as from `openssl rand -hex 32`"
+        )
+    path = settings.data_dir / FILE
+    if make and not path.exists():
+        _write(path)
+    try:
+        if path.stat().st_mode & 0o077:
+            raise InvalidSetting(f"{path} can be read by others: `chmod 600` it, and rotate all keys")
+        return path.read_bytes().strip()
+    except FileNotFoundError:
+        raise NoPepper(f"{path} is gone: put it back from a backup, or revoke all keys and make new ones") from None
+    except OSError as error:
+        raise InvalidSetting(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _write(path: Path) -> None:
+    """Make the file whole or not at all; of two processes at once, the first wins."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        os.unlink(name)
