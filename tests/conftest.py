@@ -25,7 +25,7 @@ import pytest
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase
 from hubscope.entrypoints.http import asgi
-from hubscope.settings import Settings
+from hubscope.settings import Settings, SqlSettings
 from hubscope.store import Connection, Roles, connect
 
 ROLE_PREFIX = "hubscope_test"
@@ -37,7 +37,7 @@ T = TypeVar("T")
 @pytest.fixture(autouse=True)
 def _hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
-    for name in {*Settings.variables(), "DATABASE_URL"}:
+    for name in {*Settings.variables(), *SqlSettings.variables()}:
         monkeypatch.delenv(name, raising=False)
 
 
