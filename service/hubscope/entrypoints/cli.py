@@ -190,6 +190,63 @@ def run(
     tell("done")
 
 
+sql_mcp = typer.Typer(help="Serve a PostgreSQL database read-only, as an MCP server.", rich_markup_mode="rich")
+cli.add_typer(
+    sql_mcp,
+    name="sql-mcp",
+    invoke_without_command=True,
+    epilog="Example: hubscope sql-mcp --database-url postgresql://mcp_readonly@db/shop --transport http",
+)
+
+
+@sql_mcp.callback()
+def serve_sql(
+    context: typer.Context,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", help="The database; else DATABASE_URL or DATABASE_URL_FILE.")
+    ] = None,
+    transport: Annotated[
+        Literal["stdio", "http"], typer.Option("--transport", help="stdio, or http on HEALTH_PORT (3401).")
+    ] = "stdio",
+) -> None:
+    """Serve a PostgreSQL database read-only, as an MCP server."""
+    from hubscope.entrypoints import sql_mcp as server
+    from hubscope.settings import SqlSettings
+    from hubscope.sqlgate import Gate, served, url_of
+
+    if context.invoked_subcommand is not None:
+        return
+    settings, sql_settings = _settings(), SqlSettings.load()
+    gate = Gate(served(sql_settings, server.database_url(database_url, url_of(sql_settings))))
+    if transport == "stdio":
+        asyncio.run(server.run_stdio(gate))
+        return
+
+    async def listen() -> None:
+        stop = asyncio.Event()
+        serving.stop_on_signals(stop)
+        with serving.listen(settings) as listener:
+            port = listener.getsockname()[1]
+            await server.run_http(gate, listener, stop, lambda: tell(f"listening on http://{settings.host}:{port}/mcp"))
+
+    asyncio.run(listen())
+
+
+@sql_mcp.command(epilog="Example: hubscope sql-mcp grants --database shop --schema public --role mcp_readonly | psql")
+def grants(
+    role: Annotated[str, typer.Option(help="Name of the role.")] = "mcp_readonly",
+    database: Annotated[str, typer.Option(help="Name of the database.")] = "myapp",
+    schema: Annotated[list[str], typer.Option(help="A schema it may read; may be given again.")] = ["public"],  # noqa: B006
+    blocked: Annotated[
+        list[str], typer.Option(help="A table it may not read, with or without its schema; may be given again.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Print the SQL of a role that can read and nothing else."""
+    from hubscope.sqlgate.roles import grants as script
+
+    print(script(role, database, schema, blocked), end="")
+
+
 @cli.command(epilog='Example: psql "$(hubscope dsn)"')
 def dsn() -> None:
     """Print the URL of the store."""

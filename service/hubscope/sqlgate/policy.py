@@ -194,18 +194,7 @@ class _Check:
         return self.names.relations[i - 1] if i > 0 else self.names.types[-i - 1]
 
     async def _not_served(self, connection: asyncpg.Connection, name: Name) -> QueryRefused:
-        """The same words for what does not exist and for what is closed, so that nothing can be found out by asking."""
-        shown = name.name if name.schema is None else f"{name.schema}.{name.name}"
-        if name.schema in SYSTEM_SCHEMAS or name.name.startswith("pg_"):
-            return self.refuse(
-                f"the relation {shown} is not served", name, "list_tables and describe_table tell what there is"
-            )
-        rows = await connection.fetch(QUERIES["relation_names"])
-        served = [f"{row['schema']}.{row['name']}" for row in rows if self.policy.serves(row["schema"], row["name"])]
-        by_name = {each.partition(".")[2]: each for each in served}
-        close = difflib.get_close_matches(name.name, by_name, n=1, cutoff=0.7)
-        instead = f"{by_name[close[0]]} is" if close else "list_tables tells what is"
-        return self.refuse(f"the relation {shown} does not exist or is not served", name, instead)
+        return await not_served(connection, self.policy, name, self.inspected)
 
     # What the database adds to the language
 
@@ -327,3 +316,35 @@ class _Check:
         if allowed_of(row["extension"], row["name"]):
             return True
         return row["sort"] != "v" and row["extension"] not in RUN_TEXT
+
+
+async def not_served(connection: asyncpg.Connection, policy: Policy, name: Name, inspected: Inspected) -> QueryRefused:
+    """The same words for what does not exist and for what is closed, so that nothing can be found out by asking."""
+    shown = name.name if name.schema is None else f"{name.schema}.{name.name}"
+    where = place(inspected.sql, name.at)
+    if name.schema in SYSTEM_SCHEMAS or name.name.startswith("pg_"):
+        return QueryRefused(
+            f"the relation {shown} is not served{where}; list_tables and describe_table tell what there is"
+        )
+    rows = await connection.fetch(QUERIES["relation_names"])
+    served = [f"{row['schema']}.{row['name']}" for row in rows if policy.serves(row["schema"], row["name"])]
+    by_name = {each.partition(".")[2]: each for each in served}
+    close = difflib.get_close_matches(name.name, by_name, n=1, cutoff=0.7)
+    instead = f"{by_name[close[0]]} is" if close else "list_tables tells what is"
+    return QueryRefused(f"the relation {shown} does not exist or is not served{where}; {instead}")
+
+
+async def closed_relations(
+    connection: asyncpg.Connection, policy: Policy, relations: Sequence[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Those of these relations (schema, name) whose own schema is served, but not what stands behind them."""
+    schemas, names = [schema for schema, _ in relations], [name for _, name in relations]
+    rows = await connection.fetch(QUERIES["resolve"], schemas, names, *([] for _ in range(7)))
+    closed = set()
+    for row in rows:
+        at = row["i"]
+        if row["kind"] == "above" and policy.blocks(row["schema"], row["name"]):
+            closed.add(relations[at - 1])
+        if row["kind"] in ("view", "child") and not policy.serves(row["schema"], row["name"], how=row["kind"]):
+            closed.add(relations[at - 1])
+    return closed

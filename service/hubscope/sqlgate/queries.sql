@@ -210,3 +210,192 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
     AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
 ORDER BY 1, 2
 LIMIT 2000
+
+-- name: tables
+-- Relations that the role may read something of, one per row; of one schema, or of all with $1 null.
+SELECT n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+    CASE WHEN c.relkind IN ('v', 'f') OR c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END AS row_estimate,
+    CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_total_relation_size(c.oid) END AS size_bytes,
+    (SELECT count(*) FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid)::int AS partitions,
+    ARRAY(
+        SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p
+        WHERE pg_catalog.has_table_privilege(c.oid, p)
+    ) AS privileges,
+    pg_catalog.obj_description(c.oid, 'pg_class') AS comment
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname NOT LIKE 'pg\_temp\_%'
+    AND ($1::text IS NULL OR n.nspname = $1)
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
+ORDER BY n.nspname, c.relname
+LIMIT 5000
+
+-- name: relation
+-- One relation by name, along the search path where no schema is given.
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
+    pg_catalog.pg_get_userbyid(c.relowner) AS owner, pg_catalog.obj_description(c.oid, 'pg_class') AS comment,
+    CASE WHEN c.relkind IN ('v', 'f') OR c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END AS row_estimate,
+    CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_total_relation_size(c.oid) END AS size_bytes,
+    CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_table_size(c.oid) END AS table_bytes,
+    CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_indexes_size(c.oid) END AS index_bytes,
+    ARRAY(
+        SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p
+        WHERE c.relkind <> 'S' AND pg_catalog.has_table_privilege(c.oid, p)
+    ) AS privileges,
+    c.relrowsecurity AS row_security,
+    (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid AND c.relispartition)
+        AS partition_of,
+    CASE WHEN c.relkind = 'p' THEN pg_catalog.pg_get_partkeydef(c.oid) END AS partition_key,
+    CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid, true) END AS definition
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN unnest(current_schemas(false)) WITH ORDINALITY AS path (schema, place) ON path.schema = n.nspname
+WHERE c.relname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    AND CASE WHEN $2::text IS NULL THEN path.place IS NOT NULL ELSE n.nspname = $2 END
+ORDER BY path.place
+LIMIT 1
+
+-- name: columns
+SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, NOT a.attnotnull AS nullable,
+    CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS default,
+    CASE
+        WHEN a.attgenerated <> '' THEN 'as ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+        WHEN a.attidentity = 'a' THEN 'always as identity'
+        WHEN a.attidentity = 'd' THEN 'by default as identity'
+    END AS generated,
+    pg_catalog.col_description(a.attrelid, a.attnum) AS comment,
+    s.null_frac::float8 AS null_share, s.n_distinct::float8 AS distinct_estimate
+FROM pg_catalog.pg_attribute AS a
+JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN pg_catalog.pg_stats AS s
+    ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
+    AND s.inherited = (c.relkind = 'p')
+WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+
+-- name: constraints
+SELECT k.conname AS name,
+    CASE k.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique' WHEN 'c' THEN 'check' ELSE 'exclusion' END AS kind,
+    ARRAY(
+        SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS u (attnum, place)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.place
+    ) AS columns,
+    pg_catalog.pg_get_constraintdef(k.oid) AS definition
+FROM pg_catalog.pg_constraint AS k
+WHERE k.conrelid = $1::oid AND k.contype IN ('p', 'u', 'c', 'x')
+ORDER BY k.contype <> 'p', k.conname
+
+-- name: foreign_keys
+-- From this relation and to it.
+SELECT k.conrelid, k.conname AS name, fn.nspname AS schema_name, f.relname AS table_name,
+    ARRAY(
+        SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS u (attnum, place)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.place
+    ) AS columns,
+    tn.nspname AS to_schema, t.relname AS to_table,
+    ARRAY(
+        SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS u (attnum, place)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.place
+    ) AS to_columns,
+    CASE k.confdeltype
+        WHEN 'c' THEN 'cascade' WHEN 'n' THEN 'set null' WHEN 'd' THEN 'set default' WHEN 'r' THEN 'restrict'
+        ELSE 'no action'
+    END AS on_delete
+FROM pg_catalog.pg_constraint AS k
+JOIN pg_catalog.pg_class AS f ON f.oid = k.conrelid
+JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.relnamespace
+JOIN pg_catalog.pg_class AS t ON t.oid = k.confrelid
+JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.relnamespace
+WHERE k.contype = 'f' AND $1::oid IN (k.conrelid, k.confrelid)
+ORDER BY k.conname
+
+-- name: indexes
+SELECT c.relname AS name, pg_catalog.pg_get_indexdef(i.indexrelid) AS definition, i.indisunique AS unique,
+    i.indisprimary AS primary, i.indisvalid AS valid, pg_catalog.pg_relation_size(i.indexrelid) AS size_bytes,
+    coalesce(s.idx_scan, 0) AS scans, coalesce(s.idx_tup_read, 0) AS rows_read
+FROM pg_catalog.pg_index AS i
+JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+LEFT JOIN pg_catalog.pg_stat_all_indexes AS s ON s.indexrelid = i.indexrelid
+WHERE i.indrelid = $1::oid
+ORDER BY NOT i.indisprimary, c.relname
+
+-- name: partitions
+SELECT n.nspname AS schema, c.relname AS name, coalesce(pg_catalog.pg_get_expr(c.relpartbound, c.oid), '') AS bounds
+FROM pg_catalog.pg_inherits AS i
+JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE i.inhparent = $1::oid
+ORDER BY n.nspname, c.relname
+LIMIT 500
+
+-- name: statistics
+SELECT seq_scan AS sequential_scans, idx_scan AS index_scans, n_live_tup AS live_rows, n_dead_tup AS dead_rows,
+    greatest(last_analyze, last_autoanalyze)::text AS last_analyze,
+    greatest(last_vacuum, last_autovacuum)::text AS last_vacuum
+FROM pg_catalog.pg_stat_all_tables
+WHERE relid = $1::oid
+
+-- name: advice_tables
+-- What advice needs to know of the tables of a plan: rows, changes since ANALYZE, columns, leading index columns.
+SELECT n.nspname AS schema, c.relname AS name,
+    CASE WHEN c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END AS row_estimate,
+    s.n_mod_since_analyze AS changed, a.columns, a.column_names, a.distinct_estimates,
+    ARRAY(
+        SELECT DISTINCT x.attname
+        FROM pg_catalog.pg_index AS i
+        JOIN pg_catalog.pg_attribute AS x ON x.attrelid = c.oid AND x.attnum = i.indkey[0]
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL
+    ) AS leading
+FROM unnest($1::text[], $2::text[]) AS t (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schema
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.name
+LEFT JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = c.oid
+CROSS JOIN LATERAL (
+    SELECT count(*)::int AS columns, array_agg(y.attname::text ORDER BY y.attnum) AS column_names,
+        array_agg(p.n_distinct::float8 ORDER BY y.attnum) AS distinct_estimates
+    FROM pg_catalog.pg_attribute AS y
+    LEFT JOIN pg_catalog.pg_stats AS p
+        ON p.schemaname = n.nspname AND p.tablename = c.relname AND p.attname = y.attname AND NOT p.inherited
+    WHERE y.attrelid = c.oid AND y.attnum > 0 AND NOT y.attisdropped
+) AS a
+
+-- name: role
+-- What the role of this connection can do beyond reading.
+SELECT r.rolname AS role, current_database() AS database, r.rolsuper AS superuser, r.rolbypassrls AS bypassrls,
+    r.rolcreaterole AS createrole, r.rolcreatedb AS createdb, r.rolreplication AS replication,
+    ARRAY(
+        SELECT m.rolname FROM pg_catalog.pg_roles AS m
+        WHERE m.rolname = ANY ($1::text[]) AND m.rolname <> 'pg_database_owner'
+            AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER')
+        ORDER BY 1
+    ) AS memberships,
+    ARRAY(
+        SELECT n.nspname FROM pg_catalog.pg_namespace AS n
+        WHERE n.nspname NOT LIKE 'pg\_%' AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+        ORDER BY 1
+    ) AS create_in,
+    pg_catalog.has_database_privilege(current_database(), 'CREATE') AS create_schemas,
+    ARRAY(
+        SELECT c.oid::regclass::text FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'f') AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
+            AND c.relowner <> r.oid
+            AND pg_catalog.has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+        ORDER BY 1
+        LIMIT 50
+    ) AS writable,
+    (SELECT count(*) FROM pg_catalog.pg_class AS c WHERE c.relowner = r.oid AND c.oid >= 16384)::int AS owned
+FROM pg_catalog.pg_roles AS r
+WHERE r.rolname = current_user
+
+-- name: listed_functions
+-- Of HUBSCOPE_SQL_ALLOWED_FUNCTIONS, those that exist.
+SELECT p.oid::regprocedure::text AS name, p.prosecdef AS definer, p.provolatile::text AS volatility,
+    pg_catalog.pg_get_userbyid(p.proowner) AS owner
+FROM pg_catalog.pg_proc AS p
+JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname || '.' || p.proname = ANY ($1::text[])
+ORDER BY 1

@@ -428,6 +428,12 @@ async def prepare(
     return shapes, await connection.prepare(text), arguments
 
 
+async def typed_query(connection: asyncpg.Connection, inspected: Inspected) -> tuple[str, Sequence[Any]]:
+    """The query with parameters that are converted by the server's own types, and those types."""
+    wanted = (await connection.prepare(inspected.sql)).get_parameters()
+    return with_typed_parameters(inspected, [_type_sql(each) for each in wanted]), wanted
+
+
 def _type_sql(each: Any) -> str:
     """A type as it can be cast to: qualified, without a modifier."""
     name = each.name
