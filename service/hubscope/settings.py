@@ -628,6 +628,14 @@ class SqlSettings(BaseSettings):
         unit="ms",
         test="tests/integration/sqlgate/test_run.py::test_a_database_that_is_away_is_said_within_the_timeout",
     )
+    health_check_enabled: bool = _setting(
+        "HEALTH_CHECK_ENABLED",
+        True,
+        "The SQL server's /health over HTTP.",
+        unit="true or false",
+        off="/health is not there; /livez and /metrics are",
+        test="tests/integration/sqlgate/test_sql_mcp.py::test_health_can_be_switched_off",
+    )
     enable_ssl: bool | None = _setting(
         "ENABLE_SSL",
         None,

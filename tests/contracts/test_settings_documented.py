@@ -58,7 +58,7 @@ def test_a_name_says_whose_setting_it_is(variable: str) -> None:
     of_the_specifications |= {"DATABASE_URL", "DATABASE_URL_FILE", "READ_ONLY", "MAX_CONNECTIONS", "QUERY_TIMEOUT"}
     of_the_specifications |= {"POOL_IDLE_TIMEOUT", "POOL_CONNECTION_TIMEOUT", "POOL_STATEMENT_TIMEOUT"}
     of_the_specifications |= {"ENABLE_SSL", "SSL_MODE", "SSL_CERT_PATH", "SSL_KEY_PATH", "SSL_CA_PATH"}
-    of_the_specifications |= {"MAX_QUERY_LENGTH", "ALLOWED_SCHEMAS", "BLOCKED_TABLES"}
+    of_the_specifications |= {"MAX_QUERY_LENGTH", "ALLOWED_SCHEMAS", "BLOCKED_TABLES", "HEALTH_CHECK_ENABLED"}
     assert variable.startswith(("HUBSCOPE_", "POSTGRES_")) or variable in of_the_specifications
 
 

@@ -227,7 +227,13 @@ def serve_sql(
         serving.stop_on_signals(stop)
         with serving.listen(settings) as listener:
             port = listener.getsockname()[1]
-            await server.run_http(gate, listener, stop, lambda: tell(f"listening on http://{settings.host}:{port}/mcp"))
+            await server.run_http(
+                gate,
+                listener,
+                stop,
+                lambda: tell(f"listening on http://{settings.host}:{port}/mcp"),
+                health=sql_settings.health_check_enabled,
+            )
 
     asyncio.run(listen())
 

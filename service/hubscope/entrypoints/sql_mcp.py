@@ -32,6 +32,7 @@ import hubscope
 from hubscope.entrypoints.events import Receive, Scope, Send
 from hubscope.entrypoints.http import _guard as guard_origin
 from hubscope.entrypoints.problems import problem
+from hubscope.entrypoints.sql_resources import SqlMcpServer, add_resources
 from hubscope.errors import HubscopeError, InvalidSetting, QueryRefused, QueryTimedOut
 from hubscope.instruments import SqlInstruments
 from hubscope.sqlgate import Gate, Result
@@ -233,7 +234,7 @@ def _client(context: Context[Any]) -> str:
 def build(sql_server: SqlServer) -> MCPServer[Any]:
     """The MCP server with the specification's four tools."""
     gate, limits = sql_server.gate, sql_server.gate.served.limits
-    server: MCPServer[Any] = MCPServer(
+    server = SqlMcpServer(
         SERVICE, title="PostgreSQL, read-only", version=hubscope.__version__, instructions=INSTRUCTIONS,
         log_level="WARNING",
     )  # fmt: skip
@@ -310,6 +311,7 @@ def build(sql_server: SqlServer) -> MCPServer[Any]:
         asked = {"sql": sql[:AUDITED_SQL_CHARS], "params": len(params or ())}
         return _told(await sql_server.call("analyze_query", asked, lambda: analyze(gate, sql, params, client=client)))
 
+    add_resources(server, gate)
     return server
 
 
@@ -328,8 +330,10 @@ async def opened(gate: Gate, audit: TextIO | None = None) -> AsyncIterator[SqlSe
 
 
 @asynccontextmanager
-async def asgi(sql_server: SqlServer) -> AsyncIterator[Callable[[Scope, Receive, Send], Awaitable[None]]]:
-    """The ASGI application: MCP at /mcp and at /, /health, /livez and /metrics."""
+async def asgi(
+    sql_server: SqlServer, *, health: bool = True
+) -> AsyncIterator[Callable[[Scope, Receive, Send], Awaitable[None]]]:
+    """The ASGI application: MCP at /mcp, /health (unless HEALTH_CHECK_ENABLED is false), /livez and /metrics."""
     tools = build(sql_server)
     mcp_app = tools.streamable_http_app(
         streamable_http_path=MCP_PATH,
@@ -349,7 +353,7 @@ async def asgi(sql_server: SqlServer) -> AsyncIterator[Callable[[Scope, Receive,
         path = scope["path"]
         if path == MCP_PATH:
             await mcp_app(scope, receive, send)
-        elif path == "/health":
+        elif path == "/health" and health:
             status, body = await sql_server.health()
             await _send_text(send, status, "application/json", json.dumps(body).encode())
         elif path == "/livez":
@@ -378,9 +382,11 @@ async def run_stdio(gate: Gate) -> None:
         await build(sql_server).run_stdio_async()
 
 
-async def run_http(gate: Gate, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+async def run_http(
+    gate: Gate, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None], *, health: bool = True
+) -> None:
     """Serve HTTP on a listening socket until `stop`."""
-    async with opened(gate) as sql_server, asgi(sql_server) as application:
+    async with opened(gate) as sql_server, asgi(sql_server, health=health) as application:
         config = uvicorn.Config(
             application,
             lifespan="off",

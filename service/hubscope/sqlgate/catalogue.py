@@ -11,6 +11,7 @@ from hubscope.errors import QueryRefused
 from hubscope.sqlgate.guard import Inspected, Name
 from hubscope.sqlgate.policy import QUERIES, Policy, closed_relations, not_served
 from hubscope.sqlgate.run import Gate
+from hubscope.sqlgate.vocabulary import allowed_of
 
 KINDS: Final = {
     "r": "table",
@@ -249,3 +250,52 @@ async def describe_table(gate: Gate, name: str, schema: str | None, *, client: s
 
 def _foreign_key(row: Any) -> ForeignKey:
     return ForeignKey(**{name: row[name] for name in ForeignKey.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Function:
+    """One overload of a function of the database's own.
+
+    Attributes:
+        callable: whether a query may call it: listed in HUBSCOPE_SQL_ALLOWED_FUNCTIONS, or of a reviewed extension.
+    """
+
+    schema_name: str
+    name: str
+    arguments: str
+    result: str | None
+    kind: str
+    language: str
+    volatility: str
+    security_definer: bool
+    owner: str
+    comment: str | None
+    callable: bool
+
+
+async def list_functions(
+    gate: Gate, schema: str | None, name: str | None = None, *, client: str = ""
+) -> list[Function]:
+    """Functions of the served schemas.
+
+    Args:
+        schema, name: of these only.
+
+    Raises:
+        QueryRefused: a name is given, and there is no such function, or its schema is not served.
+    """
+    policy = gate.served.policy
+    async with gate.deadline(client), gate.borrowed() as connection:
+        rows = await connection.fetch(QUERIES["functions"], schema, name)
+    found = [
+        Function(
+            **{each: row[each] for each in Function.__dataclass_fields__ if each != "callable"},
+            callable=f"{row['schema_name']}.{row['name']}" in policy.allowed_functions
+            or (row["extension"] is not None and allowed_of(row["extension"], row["name"])),
+        )
+        for row in rows
+        if policy.serves_schema(row["schema_name"]) and (row["extension"] is None or name is not None)
+    ]
+    if name is not None and not found:
+        raise QueryRefused(f"the function {schema}.{name} does not exist or is not served")
+    return found

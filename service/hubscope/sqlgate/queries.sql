@@ -399,3 +399,23 @@ FROM pg_catalog.pg_proc AS p
 JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname || '.' || p.proname = ANY ($1::text[])
 ORDER BY 1
+
+-- name: functions
+-- Functions of a schema ($1, or null) by name ($2, or null), one overload per row. Their source is not told.
+SELECT n.nspname AS schema_name, p.proname AS name, pg_catalog.pg_get_function_arguments(p.oid) AS arguments,
+    CASE p.prokind WHEN 'p' THEN NULL ELSE pg_catalog.pg_get_function_result(p.oid) END AS result,
+    CASE p.prokind WHEN 'a' THEN 'aggregate' WHEN 'w' THEN 'window' WHEN 'p' THEN 'procedure' ELSE 'function' END AS kind,
+    l.lanname AS language,
+    CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END AS volatility,
+    p.prosecdef AS security_definer, pg_catalog.pg_get_userbyid(p.proowner) AS owner,
+    pg_catalog.obj_description(p.oid, 'pg_proc') AS comment, e.extname AS extension
+FROM pg_catalog.pg_proc AS p
+JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+LEFT JOIN pg_catalog.pg_depend AS d
+    ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND ($1::text IS NULL OR n.nspname = $1)
+    AND ($2::text IS NULL OR p.proname = $2) AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+ORDER BY 1, 2, 3
+LIMIT 2000
