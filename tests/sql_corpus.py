@@ -70,6 +70,9 @@ CREATE FUNCTION sing_cast(perch) RETURNS int LANGUAGE plpgsql AS
     $$ BEGIN INSERT INTO canary VALUES (1); RETURN 1; END $$;
 CREATE CAST (perch AS int) WITH FUNCTION sing_cast(perch) AS IMPLICIT;
 CREATE AGGREGATE sing_all(int) (SFUNC = sing_two, STYPE = int);
+CREATE TABLE birds (id int, note singing, notes singing[], home cage);
+INSERT INTO birds (id) VALUES (1);
+CREATE TABLE sparrows (id int, note singing);
 CREATE VIEW singing_view AS SELECT id, sing() AS song FROM users;
 CREATE VIEW counting_view AS SELECT nextval('canary_seq') AS n;
 CREATE VIEW waiting_view AS SELECT pg_sleep(0)::text AS waited;
@@ -169,6 +172,7 @@ SELECT array_position(ARRAY['a', 'b'], 'b'), array_remove(ARRAY[1, 2], 1), array
 SELECT string_to_array('a,b', ','), regexp_split_to_table('a b', ' '), translate('abc', 'ab', 'xy'), reverse('abc'), starts_with('abc', 'a')
 SELECT OPERATOR(pg_catalog.-) 1, 2 OPERATOR(pg_catalog.*) 3, pg_catalog.upper('x'), 1::pg_catalog.int8
 SELECT grp, count(*) FROM (SELECT id - row_number() OVER (ORDER BY id) AS grp FROM orders) s GROUP BY grp
+SELECT id, note + 1 FROM sparrows WHERE note > 0
 SELECT o.status, u.feeling, sum(o.total_amount) AS revenue FROM orders o JOIN users u ON u.id = o.user_id JOIN products p ON p.id = o.product_id WHERE o.created_at >= '2025-01-01' GROUP BY 1, 2 ORDER BY revenue DESC NULLS LAST
 """.strip().splitlines()
 )
@@ -405,6 +409,9 @@ ATTACKS: Final[dict[str, tuple[str, ...]]] = {
         "SELECT nextval(1234)",
     ),
     "the catalogue by name": (
+        "SELECT pg_input_is_valid('5', 'singing')",
+        "SELECT * FROM pg_input_error_info('5', 'singing')",
+        "SELECT pg_basetype('singing')",
         "SELECT 'secrets'::regclass",
         "SELECT 'secrets'::regclass::oid",
         "SELECT CAST('sing' AS regproc)",
@@ -560,6 +567,13 @@ ATTACKS_BY_NAME: Final[dict[str, tuple[str, ...]]] = {
         "SELECT * FROM jsonb_to_record('{\"a\": 1}') AS t(a singing)",
         "SELECT * FROM jsonb_populate_record(NULL::cage, '{\"bird\": 1}')",
         "SELECT 1::no_such_type",
+        "SELECT id FROM birds WHERE notes = '{1}'",
+        "SELECT id FROM birds WHERE home = '(1)'",
+        "SELECT id FROM sparrows s WHERE s = '(1,1)'",
+        "SELECT id FROM public.sparrows WHERE public.sparrows = '(1,1)'",
+        "SELECT jsonb_populate_record(s, '{\"note\": 1}') FROM (SELECT * FROM sparrows) s",
+        "SELECT (pg_catalog.jsonb_populate_record(sparrows, '{\"note\": 1}')).note FROM sparrows",
+        "SELECT id FROM (SELECT * FROM sparrows) AS x WHERE x > '(0,0)'",
     ),
     "shadowed functions": (
         "SELECT upper(1)",

@@ -133,12 +133,15 @@ class SqlServer:
 
     async def check_role(self) -> None:
         """Audit the role as soon as the database can be reached; what was found is logged and in /health."""
+        told = None
         while self.role is None:
             try:
                 async with self.gate.borrowed() as connection:
                     self.role = await audit_role(connection, self.gate.served.policy)
             except HubscopeError as error:
-                self.audit(event="role_audit", outcome="error", reason=error.detail)
+                if error.detail != told:
+                    told = error.detail
+                    self.audit(event="role_audit", outcome="error", reason=told)
                 await asyncio.sleep(ROLE_CHECK_INTERVAL_S)
         self.audit(
             event="role_audit",

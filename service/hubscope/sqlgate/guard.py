@@ -21,6 +21,7 @@ from hubscope.sqlgate.vocabulary import (
     EXTENSION_FUNCTIONS,
     FUNCTIONS,
     INSTEAD,
+    MAKE_ROWS,
     NODES,
     SAMPLING_METHODS,
     STATEMENTS,
@@ -33,6 +34,7 @@ HARD_MAX_BYTES: Final = 20_000
 """The parser recurses on the C stack: texts of this length were tried in every nesting, longer ones were not."""
 
 MAX_PARAMETERS: Final = 1_000
+MAX_NAME_BYTES: Final = 56
 SYSTEM: Final = "pg_catalog"
 
 
@@ -57,6 +59,7 @@ class Inspected:
         types: types named that are not pg_catalog's by qualification or unambiguous grammar.
         fields: last parts of dotted names, which may be functions called in attribute notation.
         with_names: names of WITH queries.
+        whole_rows: a row may be used as one value, so that text may become each of its columns.
     """
 
     sql: str
@@ -67,6 +70,12 @@ class Inspected:
     types: tuple[Name, ...]
     fields: tuple[Name, ...]
     with_names: frozenset[str]
+    whole_rows: bool = False
+
+    def names_are_ascii(self) -> bool:
+        """Whether every name that the database will look up is plain ASCII."""
+        kinds = (self.relations, self.functions, self.operators, self.types, self.fields)
+        return all((name.schema or "").isascii() and name.name.isascii() for names in kinds for name in names)
 
 
 @dataclass(slots=True)
@@ -81,6 +90,8 @@ class _Walk:
     types: list[Name] = field(default_factory=list)
     fields: list[Name] = field(default_factory=list)
     with_names: set[str] = field(default_factory=set)
+    columns: set[str] = field(default_factory=set)
+    aliases: set[str] = field(default_factory=set)
 
     def refuse(self, what: str, at: int | None, instead: str | None = None, **context: Any) -> NoReturn:
         where = place(self.sql, self.at if at is None or at < 0 else at)
@@ -117,6 +128,8 @@ def inspect(sql: str, *, max_bytes: int, allowed_functions: frozenset[str] = fro
         _once(walk.types),
         _once(walk.fields),
         frozenset(walk.with_names),
+        whole_rows=bool(walk.columns & (walk.aliases | {each.name for each in walk.relations}))
+        or any(each.name in MAKE_ROWS for each in walk.functions),
     )
 
 
@@ -215,6 +228,9 @@ def _once(names: list[Name]) -> tuple[Name, ...]:
     """Each schema and name once, with its first place."""
     first: dict[tuple[str | None, str], Name] = {}
     for name in sorted(names, key=lambda each: each.at):
+        if not name.name.isascii() and len(name.name.encode()) > MAX_NAME_BYTES:
+            # The server cuts names at 63 bytes of its own encoding, which need not be where this parser cuts.
+            raise QueryRefused(f"the name {name.name[:20]}... is longer than {MAX_NAME_BYTES} bytes")
         first.setdefault((name.schema, name.name), name)
     return tuple(first.values())
 
@@ -249,6 +265,8 @@ def _function(node: Any, walk: _Walk) -> None:
     if schema == SYSTEM:
         if name not in FUNCTIONS:
             _refuse_function(f"{schema}.{name}", name, walk, node.location)
+        if name in MAKE_ROWS:
+            walk.functions.append(Name(SYSTEM, name, node.location))
         return
     if schema is None and name in FUNCTIONS:
         walk.functions.append(Name(None, name, node.location))
@@ -317,6 +335,8 @@ def _column(node: Any, walk: _Walk) -> None:
     parts = node.fields
     if len(parts) > 3:
         walk.refuse("a column is named with its database", node.location, "write table.column")
+    if isinstance(parts[-1], ast.String):
+        walk.columns.add(str(parts[-1].sval))
     if len(parts) > 1 and isinstance(parts[-1], ast.String):
         walk.fields.append(Name(None, str(parts[-1].sval), node.location))
 
@@ -344,6 +364,10 @@ def _column_definition(node: Any, walk: _Walk) -> None:
         walk.refuse("only a name and a type may stand in a column definition list", node.location)
 
 
+def _alias(node: Any, walk: _Walk) -> None:
+    walk.aliases.add(node.aliasname)
+
+
 def _with(node: Any, walk: _Walk) -> None:
     walk.with_names.add(node.ctename)
     if type(node.ctequery).__name__ != "SelectStmt":
@@ -364,6 +388,7 @@ _HANDLERS: Final[dict[str, Callable[[Any, _Walk], None]]] = {
     "RangeTableSample": _sample,
     "ColumnDef": _column_definition,
     "CommonTableExpr": _with,
+    "Alias": _alias,
 }
 
 

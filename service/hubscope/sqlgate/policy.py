@@ -128,6 +128,7 @@ class _Names:
     operators: tuple[Name, ...]
     types: tuple[Name, ...]
     fields: tuple[Name, ...]
+    whole_rows: bool
 
     @staticmethod
     def of(inspected: Inspected) -> _Names:
@@ -141,13 +142,15 @@ class _Names:
             inspected.operators + compared,
             inspected.types + as_types,
             inspected.fields,
+            inspected.whole_rows,
         )
 
-    def arguments(self) -> list[list[str]]:
+    def arguments(self) -> list[Any]:
         pairs = (self.relations, self.functions, self.operators, self.types)
         return [
             *(column for names in pairs for column in ([n.schema or "" for n in names], [n.name for n in names])),
             [each.name for each in self.fields],
+            self.whole_rows,
         ]
 
 
@@ -215,7 +218,7 @@ class _Check:
                 raise self.refuse(
                     f"the function {own} is not allowed", name, "HUBSCOPE_SQL_ALLOWED_FUNCTIONS lists what is"
                 )
-            if not built_in and i not in found and not self._a_construct(name):
+            if not built_in and name.schema != "pg_catalog" and i not in found and not self._a_construct(name):
                 shown = name.name if name.schema is None else f"{name.schema}.{name.name}"
                 raise self.refuse(
                     f"the function {shown} does not exist or is not allowed",
@@ -339,7 +342,7 @@ async def closed_relations(
 ) -> set[tuple[str, str]]:
     """Those of these relations (schema, name) whose own schema is served, but not what stands behind them."""
     schemas, names = [schema for schema, _ in relations], [name for _, name in relations]
-    rows = await connection.fetch(QUERIES["resolve"], schemas, names, *([] for _ in range(7)))
+    rows = await connection.fetch(QUERIES["resolve"], schemas, names, *([] for _ in range(7)), False)
     closed = set()
     for row in rows:
         at = row["i"]

@@ -3,12 +3,14 @@
 SELECT current_database() AS database,
        current_user AS role,
        current_setting('server_version_num')::int AS version,
+       current_setting('server_encoding') AS encoding,
        (SELECT array_agg(schema ORDER BY place) FROM unnest(current_schemas(false)) WITH ORDINALITY AS s (schema, place))
            AS path
 
 -- name: resolve
 -- What the names of one query mean, in the transaction that will run it. Parameters are pairs of arrays (schema or '',
--- name) for relations, functions, operators and types, and the last parts of dotted names.
+-- name) for relations, functions, operators and types, the last parts of dotted names, and whether a row may be used as
+-- one value.
 -- One row per fact; `i` is the 1-based place in its array, of relations also -i for the i-th type.
 WITH RECURSIVE path AS MATERIALIZED (
     SELECT n.oid, s.place
@@ -71,7 +73,15 @@ above (i, oid) AS (
     SELECT a.i, h.inhparent FROM above AS a JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = a.oid
 ),
 type_reached (i, oid) AS (
-    SELECT i, oid FROM named_type
+    SELECT -i, oid FROM named_type
+    UNION
+    -- A literal beside a column of rows, arrays or ranges becomes one, and what is in it is checked; beside a whole row,
+    -- every column is.
+    SELECT r.i, a.atttypid
+    FROM reached AS r
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND a.atttypid >= 16384
+    JOIN pg_catalog.pg_type AS y ON y.oid = a.atttypid
+    WHERE y.typtype IN ('c', 'r', 'm') OR y.typelem <> 0 OR $10::boolean
     UNION
     SELECT r.i, x.oid
     FROM type_reached AS r
@@ -97,7 +107,7 @@ tree (i, owner, body) AS (
     JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = r.oid AND w.ev_type = '1'
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
     UNION ALL
-    SELECT -abs(r.i), 'the domain ' || y.typname, k.conbin::text
+    SELECT r.i, 'the domain ' || y.typname, k.conbin::text
     FROM type_reached AS r
     JOIN pg_catalog.pg_type AS y ON y.oid = r.oid AND y.typtype = 'd'
     JOIN pg_catalog.pg_constraint AS k ON k.contypid = y.oid AND k.conbin IS NOT NULL

@@ -126,9 +126,7 @@ async def _functions(connection: asyncpg.Connection, policy: Policy) -> Sequence
         if row["definer"]:
             found.append(Finding(f"{row['name']} is SECURITY DEFINER: it runs with the rights of {row['owner']}", None))
         if row["volatility"] == "v":
-            found.append(
-                Finding(f"{row['name']} is volatile: it may have effects", f"ALTER FUNCTION {row['name']} STABLE;")
-            )
+            found.append(Finding(f"{row['name']} is volatile: it may have effects", None))
     return found
 
 

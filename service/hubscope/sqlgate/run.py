@@ -55,12 +55,14 @@ class Database:
     Attributes:
         name, role: whom we are.
         version: server_version_num.
+        encoding: of the database.
         path: search path of queries, without pg_catalog, which comes first, and pg_temp, which comes last.
     """
 
     name: str
     role: str
     version: int
+    encoding: str
     path: tuple[str, ...]
 
 
@@ -139,7 +141,9 @@ class Gate:
         return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
 
     async def reachable(self) -> bool:
-        """Whether the database answers now."""
+        """Whether the database answers now. With every connection at work there is none to ask with: it answers them."""
+        if self.turns.running >= self.served.limits.connections and self.connections()[0] > 0:
+            return True
         try:
             async with asyncio.timeout(self.served.limits.connection_timeout_ms / 1000), self.borrowed() as connection:
                 await connection.fetchval("SELECT 1")
@@ -165,7 +169,7 @@ class Gate:
         finally:
             await connection.close(timeout=END_TIMEOUT_S)
         path = self.served.policy.allowed_schemas or tuple(row["path"] or ())
-        return Database(row["database"], row["role"], row["version"], tuple(path))
+        return Database(row["database"], row["role"], row["version"], row["encoding"], tuple(path))
 
     def _session(self, path: Sequence[str]) -> dict[str, str]:
         """Settings of every connection. They come with the connection, so ROLLBACK and RESET return to them."""
@@ -269,11 +273,15 @@ class Gate:
 
     def check(self, sql: str) -> Inspected:
         """The guard's part of the verdict. See `guard.inspect`."""
-        return inspect(
+        inspected = inspect(
             sql,
             max_bytes=self.served.limits.query_bytes,
             allowed_functions=self.served.policy.allowed_functions,
         )
+        if self.database is not None and self.database.encoding != "UTF8" and not inspected.names_are_ascii():
+            # Another encoding folds and cuts such names in another way than this parser.
+            raise QueryRefused("names with letters beyond ASCII are not served from a database that is not in UTF-8")
+        return inspected
 
     def remembered(self, sql: str) -> Approved | None:
         """What both gates said of the same text a moment ago. A refusal is not remembered."""
@@ -386,7 +394,7 @@ async def _prepared(connection: asyncpg.Connection) -> None:
     await connection.execute(
         "".join(f"SET {name} = off;" for name in plain) + "SET plan_cache_mode = force_generic_plan"
     )
-    await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)))
+    await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
     await connection.execute("".join(f"RESET {name};" for name in (*plain, "plan_cache_mode")))
 
 

@@ -79,7 +79,7 @@ isperp isvertical line lseg npoints path pclose point polygon popen radius slope
 """
 _ABOUT = """
 current_database current_schema current_schemas current_user session_user version num_nonnulls num_nulls
-pg_collation_for pg_column_size pg_typeof pg_input_is_valid
+pg_collation_for pg_column_size pg_typeof
 """
 AGGREGATES: Final = words("""
 any_value array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp every json_agg
@@ -140,6 +140,11 @@ regnamespace regoper regoperator regproc regprocedure regrole regtype table_am_h
 txid_snapshot unknown void
 """)
 """The other types of pg_catalog. An unqualified name means these, since pg_catalog comes first in the search path."""
+
+MAKE_ROWS: Final = words("""
+json_populate_record json_populate_recordset jsonb_populate_record jsonb_populate_record_valid jsonb_populate_recordset
+""")
+"""Functions that turn text into every column's type of a row: domains among them are checked."""
 
 SAMPLING_METHODS: Final = frozenset({"bernoulli", "system"})
 
@@ -227,6 +232,8 @@ INSTEAD: Final = {
     "pg_read_file": "files are not served",
     "pg_ls_dir": "files are not served",
     "setseed": "the session is shared",
+    "pg_input_is_valid": "it takes a type by name and runs what the type runs; cast, or compare with a pattern",
+    "pg_input_error_info": "it takes a type by name and runs what the type runs; cast, or compare with a pattern",
 }
 
 _TRGM = "similarity strict_word_similarity word_similarity show_trgm"

@@ -163,6 +163,7 @@ async def test_no_more_run_at_once_than_there_are_connections(sample: str, canar
         await eventually(lambda: _is(canary, RUNNING, 2), "two do not run")
         assert (gate.turns.running, gate.turns.waiting) == (2, 3)
         assert gate.connections()[0] == 2
+        assert await gate.reachable()  # busy is not away
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -254,7 +254,7 @@ async def test_the_client_configuration_of_the_documentation_works(sample: str) 
         args=["-m", "hubscope", *said["args"]],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")} | environment,
     )
-    async with Client(stdio_client(parameters, errlog=open(os.devnull, "w"))) as client:
+    async with Client(stdio_client(parameters)) as client:
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
         assert (await ask(client, "query", sql="SELECT COUNT(*) FROM users"))["rows"] == [[20]]
         assert (await client.call_tool("query", {"sql": "SELECT * FROM secrets"})).is_error
