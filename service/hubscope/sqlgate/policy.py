@@ -146,7 +146,12 @@ class _Names:
         )
 
     def arguments(self) -> list[Any]:
-        pairs = (self.relations, self.functions, self.operators, self.types)
+        # Of an unqualified name that is no allowed built-in one, built-in ones are asked for as well: they come first.
+        functions = tuple(
+            name._replace(schema="?") if name.schema is None and name.name not in FUNCTIONS else name
+            for name in self.functions
+        )
+        pairs = (self.relations, functions, self.operators, self.types)
         return [
             *(column for names in pairs for column in ([n.schema or "" for n in names], [n.name for n in names])),
             [each.name for each in self.fields],
@@ -330,10 +335,11 @@ async def not_served(connection: asyncpg.Connection, policy: Policy, name: Name,
             f"the relation {shown} is not served{where}; list_tables and describe_table tell what there is"
         )
     rows = await connection.fetch(QUERIES["relation_names"])
-    served = [f"{row['schema']}.{row['name']}" for row in rows if policy.serves(row["schema"], row["name"])]
-    by_name = {each.partition(".")[2]: each for each in served}
-    close = difflib.get_close_matches(name.name, by_name, n=1, cutoff=0.7)
-    instead = f"{by_name[close[0]]} is" if close else "list_tables tells what is"
+    by_name = {row["name"]: (row["schema"], row["name"]) for row in rows if policy.serves(row["schema"], row["name"])}
+    near = [by_name[each] for each in difflib.get_close_matches(name.name, by_name, n=5, cutoff=0.7)]
+    closed = await closed_relations(connection, policy, near)
+    open_ones = [each for each in near if each not in closed]
+    instead = f"{'.'.join(open_ones[0])} is" if open_ones else "list_tables tells what is"
     return QueryRefused(f"the relation {shown} does not exist or is not served{where}; {instead}")
 
 

@@ -2,10 +2,9 @@
 -- What the gate needs to know of a database before it serves it.
 SELECT current_database() AS database,
        current_user AS role,
-       current_setting('server_version_num')::int AS version,
-       current_setting('server_encoding') AS encoding,
-       (SELECT array_agg(schema ORDER BY place) FROM unnest(current_schemas(false)) WITH ORDINALITY AS s (schema, place))
-           AS path
+       pg_catalog.current_setting('server_version_num')::int AS version,
+       pg_catalog.current_setting('server_encoding') AS encoding,
+       pg_catalog.current_schemas(false)::text[] AS path
 
 -- name: resolve
 -- What the names of one query mean, in the transaction that will run it. Parameters are pairs of arrays (schema or '',
@@ -14,7 +13,7 @@ SELECT current_database() AS database,
 -- One row per fact; `i` is the 1-based place in its array, of relations also -i for the i-th type.
 WITH RECURSIVE path AS MATERIALIZED (
     SELECT n.oid, s.place
-    FROM unnest(current_schemas(true)) WITH ORDINALITY AS s (schema, place)
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS s (schema, place)
     JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.schema
 ),
 named_type AS MATERIALIZED (
@@ -129,8 +128,9 @@ function AS (
     JOIN pg_catalog.pg_proc AS p ON p.proname = f.name
     JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
     LEFT JOIN path ON path.oid = n.oid
-    WHERE (n.nspname <> 'pg_catalog' OR p.oid >= 16384)
-        AND CASE WHEN f.schema = '' THEN path.oid IS NOT NULL ELSE n.nspname = f.schema END
+    -- Of a name that is built in and allowed, only what may shadow it; of another ('?'), what is built in as well.
+    WHERE (n.nspname <> 'pg_catalog' OR p.oid >= 16384 OR f.schema = '?')
+        AND CASE WHEN f.schema IN ('', '?') THEN path.oid IS NOT NULL ELSE n.nspname = f.schema END
     UNION ALL
     SELECT 'definition', i, function, owner FROM called
     UNION ALL
@@ -143,7 +143,7 @@ function AS (
     UNION ALL
     -- A dotted name may be a function of a row. A column of that name wins, where the function takes one table's rows.
     SELECT 'field', f.i, p.oid, NULL
-    FROM unnest($9::text[]) WITH ORDINALITY AS f (name, i)
+    FROM pg_catalog.unnest($9::text[]) WITH ORDINALITY AS f (name, i)
     JOIN pg_catalog.pg_proc AS p ON p.proname = f.name
     JOIN path ON path.oid = p.pronamespace
     JOIN pg_catalog.pg_type AS y ON y.oid = p.proargtypes[0]
@@ -226,9 +226,12 @@ LIMIT 2000
 SELECT n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
     CASE WHEN c.relkind IN ('v', 'f') OR c.reltuples < 0 THEN NULL ELSE c.reltuples::bigint END AS row_estimate,
     CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_total_relation_size(c.oid) END AS size_bytes,
-    (SELECT count(*) FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid)::int AS partitions,
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid)::int AS partitions,
     ARRAY(
-        SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p
+        SELECT p
+        FROM pg_catalog.unnest(
+            ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']
+        ) AS p
         WHERE pg_catalog.has_table_privilege(c.oid, p)
     ) AS privileges,
     pg_catalog.obj_description(c.oid, 'pg_class') AS comment
@@ -250,7 +253,10 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
     CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_table_size(c.oid) END AS table_bytes,
     CASE WHEN c.relkind IN ('r', 'm', 'p') THEN pg_catalog.pg_indexes_size(c.oid) END AS index_bytes,
     ARRAY(
-        SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p
+        SELECT p
+        FROM pg_catalog.unnest(
+            ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']
+        ) AS p
         WHERE c.relkind <> 'S' AND pg_catalog.has_table_privilege(c.oid, p)
     ) AS privileges,
     c.relrowsecurity AS row_security,
@@ -260,7 +266,8 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
     CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid, true) END AS definition
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-LEFT JOIN unnest(current_schemas(false)) WITH ORDINALITY AS path (schema, place) ON path.schema = n.nspname
+LEFT JOIN pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS path (schema, place)
+    ON path.schema = n.nspname
 WHERE c.relname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     AND CASE WHEN $2::text IS NULL THEN path.place IS NOT NULL ELSE n.nspname = $2 END
 ORDER BY path.place
@@ -290,7 +297,7 @@ ORDER BY a.attnum
 SELECT k.conname AS name,
     CASE k.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique' WHEN 'c' THEN 'check' ELSE 'exclusion' END AS kind,
     ARRAY(
-        SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS u (attnum, place)
+        SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (attnum, place)
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.place
     ) AS columns,
     pg_catalog.pg_get_constraintdef(k.oid) AS definition
@@ -302,12 +309,12 @@ ORDER BY k.contype <> 'p', k.conname
 -- From this relation and to it.
 SELECT k.conrelid, k.conname AS name, fn.nspname AS schema_name, f.relname AS table_name,
     ARRAY(
-        SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS u (attnum, place)
+        SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u (attnum, place)
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.place
     ) AS columns,
     tn.nspname AS to_schema, t.relname AS to_table,
     ARRAY(
-        SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS u (attnum, place)
+        SELECT a.attname FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u (attnum, place)
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.place
     ) AS to_columns,
     CASE k.confdeltype
@@ -364,8 +371,8 @@ JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schema
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.name
 LEFT JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = c.oid
 CROSS JOIN LATERAL (
-    SELECT count(*)::int AS columns, array_agg(y.attname::text ORDER BY y.attnum) AS column_names,
-        array_agg(p.n_distinct::float8 ORDER BY y.attnum) AS distinct_estimates
+    SELECT pg_catalog.count(*)::int AS columns, pg_catalog.array_agg(y.attname::text ORDER BY y.attnum) AS column_names,
+        pg_catalog.array_agg(p.n_distinct::float8 ORDER BY y.attnum) AS distinct_estimates
     FROM pg_catalog.pg_attribute AS y
     LEFT JOIN pg_catalog.pg_stats AS p
         ON p.schemaname = n.nspname AND p.tablename = c.relname AND p.attname = y.attname AND NOT p.inherited
@@ -397,7 +404,7 @@ SELECT r.rolname AS role, current_database() AS database, r.rolsuper AS superuse
         ORDER BY 1
         LIMIT 50
     ) AS writable,
-    (SELECT count(*) FROM pg_catalog.pg_class AS c WHERE c.relowner = r.oid AND c.oid >= 16384)::int AS owned
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class AS c WHERE c.relowner = r.oid AND c.oid >= 16384)::int AS owned
 FROM pg_catalog.pg_roles AS r
 WHERE r.rolname = current_user
 

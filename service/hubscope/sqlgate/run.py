@@ -141,7 +141,7 @@ class Gate:
         return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
 
     async def reachable(self) -> bool:
-        """Whether the database answers now. With every connection at work there is none to ask with: it answers them."""
+        """Whether the database answers now; with every connection at work it does, and there is none to ask with."""
         if self.turns.running >= self.served.limits.connections and self.connections()[0] > 0:
             return True
         try:

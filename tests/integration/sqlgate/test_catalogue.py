@@ -66,6 +66,7 @@ async def test_what_is_closed_is_not_described(gate: Gate) -> None:
     for name in (*sorted(CLOSED), "zzzzzzz"):
         with pytest.raises(QueryRefused) as refused:
             await describe_table(gate, name, None)
+        assert not any(f"public.{each} is" in refused.value.detail for each in CLOSED)
         said.add(refused.value.detail.replace(name, "NAME").partition(";")[0])
     assert said == {"the relation NAME does not exist or is not served"}
 

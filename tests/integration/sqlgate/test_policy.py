@@ -55,6 +55,18 @@ async def test_a_function_of_ones_own_is_called_once_it_is_listed(sample: str, c
         assert rows[0][0] == "user 3"
 
 
+async def test_a_listed_function_opens_no_built_in_one_of_its_name(sample: str, canary: Canary) -> None:
+    await canary.connection.execute(
+        "CREATE FUNCTION public.pg_sleep(text) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+        "CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE sql AS 'SELECT sing()::text'"
+    )
+    async with gate_to(sample, Policy(allowed_functions=frozenset({"public.pg_sleep"}))) as gate:
+        assert (await gate.query("SELECT public.pg_sleep('x')")).rows == ((1,),)
+        assert "pg_catalog.pg_sleep is not allowed" in await refused(gate, "SELECT pg_sleep(0)")
+        assert "is not allowed" in await refused(gate, "SELECT pg_catalog.pg_sleep(0)")
+        assert "unnest may mean public.unnest" in await refused(gate, "SELECT unnest(tags) FROM users")
+
+
 async def test_a_listed_function_that_writes_is_stopped_by_the_transaction(sample: str, canary: Canary) -> None:
     policy = Policy(allowed_functions=frozenset({"public.sing"}))
     before = await canary.state()
