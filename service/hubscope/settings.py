@@ -20,6 +20,8 @@ from hubscope.errors import InvalidSetting
 
 CONFIG_FILE: Final = "hubscope.toml"
 SQL_TABLE: Final = "sql"
+TOOLS_TABLE: Final = "tools"
+TABLES: Final = (SQL_TABLE, TOOLS_TABLE)
 
 
 def _setting(env: str, default: Any, description: str, *, unit: str, test: str, off: str = "-", **limits: Any) -> Any:
@@ -410,7 +412,7 @@ class _TomlSource(PydanticBaseSettingsSource):
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        table = {name: value for name, value in _toml_table().items() if name != SQL_TABLE}
+        table = {name: value for name, value in _toml_table().items() if name not in TABLES}
         known = {variable.removeprefix("HUBSCOPE_").lower(): variable for variable in Settings.variables()}
         unknown = sorted(key for key in table if key.lower() not in known)
         if unknown:
@@ -435,9 +437,20 @@ def _toml_table() -> dict[str, Any]:
         raise InvalidSetting(f"{CONFIG_FILE} is not valid TOML: {error}") from None
     except OSError as error:
         raise InvalidSetting(f"{CONFIG_FILE} cannot be read: {error.strerror}") from None
-    if not isinstance(table.get(SQL_TABLE, {}), dict):
-        raise InvalidSetting(f"{CONFIG_FILE}: {SQL_TABLE} is a table, [{SQL_TABLE}]")
+    for name in TABLES:
+        if not isinstance(table.get(name, {}), dict):
+            raise InvalidSetting(f"{CONFIG_FILE}: {name} is a table, [{name}]")
     return table
+
+
+def custom_tools() -> dict[str, Any]:
+    """`[tools.<name>]` of hubscope.toml, as they stand there.
+
+    Raises:
+        InvalidSetting: the file cannot be read.
+    """
+    tools: dict[str, Any] = _toml_table().get(TOOLS_TABLE, {})
+    return tools
 
 
 def describe(settings: type[BaseSettings], field: str) -> dict[str, Any]:

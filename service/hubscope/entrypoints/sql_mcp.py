@@ -33,6 +33,7 @@ from hubscope.entrypoints.events import Receive, Scope, Send
 from hubscope.entrypoints.http import _guard as guard_origin
 from hubscope.entrypoints.problems import problem
 from hubscope.entrypoints.sql_resources import SqlMcpServer, add_resources
+from hubscope.entrypoints.sql_tools import CustomTool, add_tools, load
 from hubscope.errors import HubscopeError, InvalidSetting, QueryRefused, QueryTimedOut
 from hubscope.instruments import SqlInstruments
 from hubscope.sqlgate import Gate, Result
@@ -234,8 +235,8 @@ def _client(context: Context[Any]) -> str:
     return str(id(context.session))
 
 
-def build(sql_server: SqlServer) -> MCPServer[Any]:
-    """The MCP server with the specification's four tools."""
+def build(sql_server: SqlServer, tools: tuple[CustomTool, ...] = ()) -> MCPServer[Any]:
+    """The MCP server with the specification's four tools, and the operator's own."""
     gate, limits = sql_server.gate, sql_server.gate.served.limits
     server = SqlMcpServer(
         SERVICE, title="PostgreSQL, read-only", version=hubscope.__version__, instructions=INSTRUCTIONS,
@@ -314,6 +315,13 @@ def build(sql_server: SqlServer) -> MCPServer[Any]:
         asked = {"sql": sql[:AUDITED_SQL_CHARS], "params": len(params or ())}
         return _told(await sql_server.call("analyze_query", asked, lambda: analyze(gate, sql, params, client=client)))
 
+    async def run(tool: CustomTool, arguments: dict[str, Any]) -> Result:
+        values = [arguments.get(each.name) for each in tool.parameters]
+        asked = {"sql": tool.sql[:AUDITED_SQL_CHARS], "params": len(values)}
+        result: Result = await sql_server.call(tool.name, asked, lambda: gate.query(tool.sql, values))
+        return result
+
+    add_tools(server, tools, run)
     add_resources(server, gate)
     return server
 
@@ -334,10 +342,10 @@ async def opened(gate: Gate, audit: TextIO | None = None) -> AsyncIterator[SqlSe
 
 @asynccontextmanager
 async def asgi(
-    sql_server: SqlServer, *, health: bool = True
+    sql_server: SqlServer, custom: tuple[CustomTool, ...] = (), *, health: bool = True
 ) -> AsyncIterator[Callable[[Scope, Receive, Send], Awaitable[None]]]:
     """The ASGI application: MCP at /mcp, /health (unless HEALTH_CHECK_ENABLED is false), /livez and /metrics."""
-    tools = build(sql_server)
+    tools = build(sql_server, custom)
     mcp_app = tools.streamable_http_app(
         streamable_http_path=MCP_PATH,
         stateless_http=True,
@@ -381,15 +389,17 @@ async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], bod
 
 async def run_stdio(gate: Gate) -> None:
     """Serve an MCP client that started us, until it closes our standard input."""
+    custom = load(gate)
     async with opened(gate) as sql_server:
-        await build(sql_server).run_stdio_async()
+        await build(sql_server, custom).run_stdio_async()
 
 
 async def run_http(
     gate: Gate, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None], *, health: bool = True
 ) -> None:
     """Serve HTTP on a listening socket until `stop`."""
-    async with opened(gate) as sql_server, asgi(sql_server, health=health) as application:
+    custom = load(gate)
+    async with opened(gate) as sql_server, asgi(sql_server, custom, health=health) as application:
         config = uvicorn.Config(
             application,
             lifespan="off",

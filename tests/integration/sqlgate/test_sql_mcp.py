@@ -21,6 +21,8 @@ from mcp_types import ResourceTemplateReference
 from prometheus_client.parser import text_string_to_metric_families
 
 from hubscope.entrypoints.sql_mcp import SqlServer, asgi, build, opened
+from hubscope.entrypoints.sql_tools import load
+from hubscope.errors import InvalidSetting
 from hubscope.settings import SqlSettings
 from hubscope.sqlgate import Gate, Limits, Policy, Served
 from tests.conftest import held
@@ -234,6 +236,69 @@ async def test_a_database_that_comes_and_goes_is_survived(sample: str, log: io.S
                 if not (await client.call_tool("query", {"sql": "SELECT 1"})).is_error:
                     break
             assert (await ask(client, "query", sql="SELECT 2"))["rows"] == [[2]]
+
+
+CUSTOM = """
+[tools.customer_analytics]
+description = "What one customer bought."
+sql = "SELECT * FROM get_customer_analytics($1)"
+[tools.customer_analytics.params.customer_id]
+type = "integer"
+description = "Id of the customer."
+
+[tools.revenue_report]
+description = "Revenue by month."
+sql = '''SELECT date_trunc('month', created_at)::date AS month, sum(total_amount) AS revenue FROM orders
+WHERE created_at >= $1 AND created_at < $2 AND status = coalesce($3, status) GROUP BY 1 ORDER BY 1'''
+[tools.revenue_report.params.from_date]
+[tools.revenue_report.params.to_date]
+[tools.revenue_report.params.status]
+required = false
+"""
+
+
+async def test_tools_of_ones_own_run_under_the_same_gates(
+    sample: str, canary: Canary, log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hubscope.toml").write_text(CUSTOM)
+    await canary.connection.execute(
+        "CREATE FUNCTION get_customer_analytics(customer int) RETURNS TABLE (customer_name text, total numeric)"
+        " LANGUAGE sql AS $$ SELECT name, sum(total_amount) FROM users u JOIN orders o ON o.user_id = u.id"
+        " WHERE u.id = customer GROUP BY 1 $$"
+    )
+    policy = Policy(allowed_functions=frozenset({"public.get_customer_analytics"}))
+    async with gate_to(sample, policy) as gate, Client(build(SqlServer(gate, log), load(gate))) as client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS | {
+            "customer_analytics",
+            "revenue_report",
+        }
+        answer = await ask(client, "customer_analytics", customer_id=3)
+        assert answer.keys() >= {"arguments", "rows", "generated_at"}
+        assert answer["arguments"] == {"customer_id": 3}
+        assert answer["rows"][0][0] == "user 3"
+        answer = await ask(client, "revenue_report", from_date="2025-02-01", to_date="2025-04-01")
+        assert [row[0] for row in answer["rows"]] == ["2025-02-01", "2025-03-01"]
+        assert (await client.call_tool("customer_analytics", {"customer_id": "many"})).is_error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tools.x]\ndescription = 'x'\nsql = 'DELETE FROM users'\n", r"\[tools.x\]: DELETE is not allowed"),
+        ("[tools.x]\ndescription = 'x'\nsql = 'SELECT $1'\n", r"has 0 params, its sql uses \[1\]"),
+        ("[tools.query]\ndescription = 'x'\nsql = 'SELECT 1'\n", "is no name for a tool"),
+        ("[tools.x]\nsql = 'SELECT 1'\n", "takes description, sql and params"),
+        ("[tools.x]\ndescription = 'x'\nsql = 'SELECT $1'\n[tools.x.params.a]\ntype = 'date'\n", "allowed: text, "),
+    ],
+)
+def test_a_mistake_in_a_tool_of_ones_own_ends_the_start(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hubscope.toml").write_text(text)
+    with pytest.raises(InvalidSetting, match=said):
+        load(Gate(Served("postgresql://x@y/z", Policy(), Limits())))
 
 
 def configuration() -> dict[str, Any]:
