@@ -233,7 +233,7 @@ class Gate:
         except asyncpg.QueryCanceledError as error:
             raise self._timed_out() from error
         except _AWAY as error:
-            raise DatabaseAway(f"the database cannot be used now ({type(error).__name__})") from error
+            raise away(error) from error
         except asyncpg.PostgresError as error:
             raise failed(error) from error
 
@@ -475,6 +475,21 @@ def wrap(inspected: Inspected, types: Sequence[str], shapes: Sequence[Shape], li
     columns = ", ".join(each.expression.replace("{}", f"q.{name}") for each, name in zip(shapes, names, strict=True))
     alias = f"q ({', '.join(names)})" if names else "q"
     return f"SELECT {columns} FROM (\n{inner}\n) AS {alias} LIMIT {limit}"
+
+
+def away(error: Exception) -> DatabaseAway:
+    """Why the database cannot be used, without the driver's own words, which may name hosts and users."""
+    reasons: tuple[tuple[type[Exception], str], ...] = (
+        (asyncpg.InvalidAuthorizationSpecificationError, "it refuses our user, password or certificate"),
+        (asyncpg.InvalidCatalogNameError, "it has no database of that name"),
+        (asyncpg.TooManyConnectionsError, "it has no connection left for us"),
+        (ssl.SSLCertVerificationError, "its certificate does not pass SSL_MODE"),
+        (asyncpg.ClientConfigurationError, "DATABASE_URL or the SSL_* settings do not fit together"),
+        (ConnectionRefusedError, "nothing listens there"),
+        (TimeoutError, "it does not answer"),
+    )
+    reason = next((words for kind, words in reasons if isinstance(error, kind)), type(error).__name__)
+    return DatabaseAway(f"the database cannot be used now: {reason}")
 
 
 def failed(error: asyncpg.PostgresError, sql: str | None = None) -> QueryFailed:

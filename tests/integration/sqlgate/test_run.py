@@ -194,9 +194,12 @@ async def test_an_idle_connection_is_given_back(sample: str, canary: Canary) -> 
 
 async def test_a_database_that_is_away_is_said_within_the_timeout(sample: str, canary: Canary) -> None:
     async with gate_to("postgresql://nobody@127.0.0.1:1/x", connection_timeout_ms=500) as gate:
-        with pytest.raises(DatabaseAway, match="cannot be used now"):
+        with pytest.raises(DatabaseAway, match="cannot be used now: nothing listens there"):
             await gate.query("SELECT 1")
         assert not await gate.reachable()
+    async with gate_to(sample.replace("/t_", "/no_")) as gate:
+        with pytest.raises(DatabaseAway, match="it has no database of that name"):
+            await gate.query("SELECT 1")
     async with gate_to(sample) as gate:
         await gate.query("SELECT 1")
         kill = (
