@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +93,7 @@ class SqlServer:
         started = time.perf_counter()
         outcome, more = "success", {}
         try:
-            answered = await answer()
+            answered = await _unless_gone(answer)
             if isinstance(answered, Result):
                 more = {
                     "rows": len(answered.rows),
@@ -183,6 +184,58 @@ class SqlServer:
         return generate_latest(meters.registry)
 
 
+GONE_KEY: Final = "hubscope.gone"
+GONE: ContextVar[asyncio.Event | None] = ContextVar("gone", default=None)
+"""Set while a tool answers an HTTP request; the event says that its client went away."""
+
+
+async def _unless_gone(answer: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer; given up, and with it the query on the server, when nobody is there any more to take it."""
+    gone = GONE.get()
+    if gone is None:
+        return await answer()
+    asking, leaving = asyncio.ensure_future(answer()), asyncio.ensure_future(gone.wait())
+    try:
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise asyncio.CancelledError
+        return await asking
+    finally:
+        leaving.cancel()
+        if not asking.done():
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError, HubscopeError):
+                await asking
+
+
+def _watched(receive: Receive) -> tuple[Receive, asyncio.Event, Callable[[], None]]:
+    """`receive` that notices, behind the body, when the client goes away: with the event, and how to stop watching."""
+    gone = asyncio.Event()
+    watching: list[asyncio.Task[None]] = []
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    async def received() -> dict[str, Any]:
+        if watching:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+        message: dict[str, Any] = dict(await receive())
+        if message["type"] == "http.disconnect":
+            gone.set()
+        elif not message.get("more_body"):
+            watching.append(asyncio.ensure_future(watch()))
+        return message
+
+    def stop() -> None:
+        for task in watching:
+            task.cancel()
+
+    return received, gone, stop
+
+
 def _memory() -> dict[str, int]:
     process = psutil.Process()
     with process.oneshot():
@@ -231,7 +284,9 @@ def _annotations(title: str) -> ToolAnnotations:
 
 
 def _client(context: Context[Any]) -> str:
-    """Whose turn it is. Over stateless HTTP each request is a session of its own."""
+    """Whose turn it is; over stateless HTTP each request is a session of its own. Notes how its leaving is told."""
+    request = context.request_context.request
+    GONE.set(None if request is None else request.scope.get(GONE_KEY))
     return str(id(context.session))
 
 
@@ -363,7 +418,11 @@ async def asgi(
             return
         path = scope["path"]
         if path == MCP_PATH:
-            await mcp_app(scope, receive, send)
+            watched, gone, stop = _watched(receive)
+            try:
+                await mcp_app({**scope, GONE_KEY: gone}, watched, send)
+            finally:
+                stop()
         elif path == "/health" and health:
             status, body = await sql_server.health()
             await _send_text(send, status, "application/json", json.dumps(body).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -26,7 +27,7 @@ from hubscope.errors import InvalidSetting
 from hubscope.settings import SqlSettings
 from hubscope.sqlgate import Gate, Limits, Policy, Served
 from tests.conftest import held
-from tests.integration.sqlgate.conftest import POLICY, Canary, gate_to
+from tests.integration.sqlgate.conftest import POLICY, Canary, eventually, gate_to
 from tests.sql_corpus import SECRET
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -194,6 +195,42 @@ async def test_tools_answer_over_http_and_strangers_do_not_reach_them(http: http
         assert (await ask(client, "query", sql="SELECT 1 AS x"))["rows"] == [[1]]
     assert (await http.get("/health", headers={"host": "evil.example"})).status_code == 403
     assert (await http.post("/mcp", json={}, headers={"origin": "https://evil.example"})).status_code == 403
+
+
+async def test_an_http_client_who_goes_away_takes_the_query_along(sql_server: SqlServer, canary: Canary) -> None:
+    sql = "SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000) b"
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "query", "arguments": {"sql": sql}}}
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hubscope sql-mcp' AND state = 'active'"
+        " AND datname = current_database() AND query LIKE 'SELECT q.c1 %'"
+    )
+    leaves = asyncio.Event()
+    messages = [{"type": "http.request", "body": json.dumps(call).encode(), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    headers = [(b"content-type", b"application/json"), (b"accept", b"application/json, text/event-stream")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/mcp", "raw_path": b"/mcp", "query_string": b"", "headers": headers,
+        "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 3401), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    async with held(asgi(sql_server)) as application:
+        request = asyncio.ensure_future(application(scope, receive, send))
+        await eventually(lambda: _is(canary, running, 1), "it does not run")
+        leaves.set()
+        await eventually(lambda: _is(canary, running, 0), "the server still runs it")
+        await asyncio.wait_for(asyncio.gather(request, return_exceptions=True), 10)
+
+
+async def _is(canary: Canary, sql: str, value: Any) -> bool:
+    return bool(await canary.connection.fetchval(sql) == value)
 
 
 async def test_resources_tell_what_there_is_under_the_same_policy(mcp: Client) -> None:
