@@ -25,7 +25,7 @@ import pytest
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase
 from hubscope.entrypoints.http import asgi
-from hubscope.settings import Settings
+from hubscope.settings import Settings, SqlSettings
 from hubscope.store import Connection, Roles, connect
 from tests.aged import ROLE_PREFIX as ROLE_PREFIX
 from tests.aged import aged as aged
@@ -41,7 +41,7 @@ T = TypeVar("T")
 @pytest.fixture(autouse=True)
 def _hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""
-    for name in {*Settings.variables(), "DATABASE_URL"}:
+    for name in {*Settings.variables(), *SqlSettings.variables()}:
         monkeypatch.delenv(name, raising=False)
     # The shared server runs with fsync off.
     monkeypatch.setenv("HUBSCOPE_ALLOW_UNSAFE_DATABASE", "true")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hubscope.settings import Settings, describe
+from pydantic_settings import BaseSettings
+
+from hubscope.settings import Settings, SqlSettings, describe
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -20,13 +22,25 @@ with one line that names the variable. This page is made from the code by `make 
 """
 
 
+SQL_HEAD = """
+## The read-only SQL server
+
+What `hubscope sql-mcp` reads beside LOG_LEVEL, HUBSCOPE_LOG_FORMAT and HEALTH_PORT. In `hubscope.toml` these stand in
+`[sql]`, in lower case, without `HUBSCOPE_SQL_`.
+
+| Variable | Default | Unit | What it does | When off or unset | Proved by |
+|---|---|---|---|---|---|
+"""
+
+
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(_row(name) for name in Settings.model_fields)
+    rows = "".join(_row(Settings, name) for name in Settings.model_fields)
+    return HEAD + rows + SQL_HEAD + "".join(_row(SqlSettings, name) for name in SqlSettings.model_fields)
 
 
-def _row(name: str) -> str:
-    field, about = Settings.model_fields[name], describe(Settings, name)
+def _row(settings: type[BaseSettings], name: str) -> str:
+    field, about = settings.model_fields[name], describe(settings, name)
     default = "see right" if field.default_factory is not None else _value(field.default)
     limits = _limits(field.metadata)
     cells = (

@@ -247,3 +247,28 @@ class JobFailed(HubscopeError):
     """A scheduled job failed."""
 
     code = "job_failed"
+
+
+class QueryRefused(InvalidRequest):
+    """The query is not one that may be run here."""
+
+    code = "query_refused"
+
+
+class QueryFailed(InvalidRequest):
+    """The database could not run the query."""
+
+    code = "query_failed"
+
+
+class QueryTimedOut(QueryFailed):
+    """The query took longer than allowed and was stopped on the server."""
+
+    status = 408
+    code = "query_timeout"
+
+
+class QueryQueueFull(Unavailable):
+    """Too many queries are waiting."""
+
+    code = "query_queue_full"

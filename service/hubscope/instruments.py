@@ -87,3 +87,46 @@ class Instruments:
             ("gauge",),
             registry=registry,
         )
+
+
+QUERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Bounds of query times: those of the server's specification and its alert on 5 s, and more on both sides."""
+
+
+class SqlInstruments:
+    """The SQL server's own: names as its specification has them."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.queries = Counter(
+            "postgres_mcp_queries_total",
+            "Total number of queries, by status (success, error, refused, timeout).",
+            ("status",),
+            registry=registry,
+        )
+        for status in ("success", "error", "refused", "timeout"):
+            self.queries.labels(status)
+        self.duration = Histogram(
+            "postgres_mcp_query_duration_seconds",
+            "Query execution duration, from the call to its answer.",
+            buckets=QUERY_SECONDS,
+            registry=registry,
+        )
+        self.active = Gauge("postgres_mcp_connections_active", "Active database connections.", registry=registry)
+        self.idle = Gauge("postgres_mcp_connections_idle", "Idle database connections.", registry=registry)
+        self.waiting = Gauge("postgres_mcp_queries_waiting", "Queries that wait for their turn.", registry=registry)
+        self.connected = Gauge(
+            "postgres_mcp_database_connected", "1 when the database answered just now, else 0.", registry=registry
+        )
+        self.memory = Gauge(
+            "postgres_mcp_memory_usage_bytes",
+            "Memory of this process: rss; heap_used is what would be given back if it ended, heap_total what no file"
+            " backs.",
+            ("type",),
+            registry=registry,
+        )
+        self.memory_limit = Gauge(
+            "postgres_mcp_memory_limit_bytes",
+            "The container's memory limit, or the machine's memory where there is none.",
+            registry=registry,
+        )

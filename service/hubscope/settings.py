@@ -20,6 +20,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from hubscope.errors import InvalidSetting
 
 CONFIG_FILE: Final = "hubscope.toml"
+SQL_TABLE: Final = "sql"
+TOOLS_TABLE: Final = "tools"
+TABLES: Final = (SQL_TABLE, TOOLS_TABLE)
 
 
 def _setting(env: str, default: Any, description: str, *, unit: str, test: str, off: str = "-", **limits: Any) -> Any:
@@ -894,15 +897,7 @@ class _TomlSource(PydanticBaseSettingsSource):
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        path = Path(CONFIG_FILE)
-        if not path.is_file():
-            return {}
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"{CONFIG_FILE} is not valid TOML: {error}") from None
-        except OSError as error:
-            raise InvalidSetting(f"{CONFIG_FILE} cannot be read: {error.strerror}") from None
+        table = {name: value for name, value in _toml_table().items() if name not in TABLES}
         known = {variable.removeprefix("HUBSCOPE_").lower(): variable for variable in Settings.variables()}
         unknown = sorted(key for key in table if key.lower() not in known)
         if unknown:
@@ -912,7 +907,38 @@ class _TomlSource(PydanticBaseSettingsSource):
         return {known[key.lower()]: value for key, value in table.items() if value != ""}
 
 
-def describe(settings: type[Settings], field: str) -> dict[str, Any]:
+def _toml_table() -> dict[str, Any]:
+    """What hubscope.toml in the working directory holds; nothing where there is none.
+
+    Raises:
+        InvalidSetting: it cannot be read, or `[sql]` is no table.
+    """
+    path = Path(CONFIG_FILE)
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{CONFIG_FILE} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise InvalidSetting(f"{CONFIG_FILE} cannot be read: {error.strerror}") from None
+    for name in TABLES:
+        if not isinstance(table.get(name, {}), dict):
+            raise InvalidSetting(f"{CONFIG_FILE}: {name} is a table, [{name}]")
+    return table
+
+
+def custom_tools() -> dict[str, Any]:
+    """`[tools.<name>]` of hubscope.toml, as they stand there.
+
+    Raises:
+        InvalidSetting: the file cannot be read.
+    """
+    tools: dict[str, Any] = _toml_table().get(TOOLS_TABLE, {})
+    return tools
+
+
+def describe(settings: type[BaseSettings], field: str) -> dict[str, Any]:
     """What the reference page says of one field: env, unit, off, test (from `_setting`)."""
     extra = settings.model_fields[field].json_schema_extra
     assert isinstance(extra, dict)
@@ -935,9 +961,275 @@ def _names_one_postgresql(url: str) -> bool:
         return False
 
 
-def _in_plain_words(error: ValidationError) -> str:
+def _in_plain_words(error: ValidationError, settings: type[BaseSettings] | None = None) -> str:
     first = error.errors(include_url=False)[0]
     variable = str(first["loc"][0]) if first["loc"] else "a setting"
-    shown = {str(field.validation_alias) for field in Settings.model_fields.values() if field.repr}
+    shown = {str(field.validation_alias) for field in (settings or Settings).model_fields.values() if field.repr}
     value = f" is {repr(first.get('input'))[:100]}" if variable in shown else ""
     return f"{variable}{value}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+
+
+class SqlSettings(BaseSettings):
+    """Settings of the read-only SQL server: what it serves, to whom it connects, within which limits.
+
+    The names are those of the server's specification, which belong to it alone; in hubscope.toml they stand in `[sql]`.
+
+    Raises:
+        InvalidSetting: from `load`, naming the variable and the allowed values.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: str | None = _setting(
+        "DATABASE_URL",
+        None,
+        "The database that the SQL server serves. Takes libpq's parameters, `pool_max_conns` and `pool_timeout=10s`.",
+        unit="URL",
+        off="`--database-url` or DATABASE_URL_FILE names it",
+        test="tests/unit/sqlgate/test_config.py::test_where_the_database_is_comes_from_one_place",
+        repr=False,
+    )
+    database_url_file: str | None = _setting(
+        "DATABASE_URL_FILE",
+        None,
+        "A file that holds DATABASE_URL, such as a mounted secret.",
+        unit="path",
+        off="DATABASE_URL names the database",
+        test="tests/unit/sqlgate/test_config.py::test_where_the_database_is_comes_from_one_place",
+    )
+    read_only: bool = _setting(
+        "READ_ONLY",
+        True,
+        "Transactions are READ ONLY and rolled back.",
+        unit="true or false",
+        off="refused, unless HUBSCOPE_SQL_READ_WRITE_AT_MY_OWN_RISK is true as well",
+        test="tests/unit/sqlgate/test_config.py::test_read_only_cannot_be_switched_off_by_itself",
+    )
+    read_write_at_my_own_risk: bool = _setting(
+        "HUBSCOPE_SQL_READ_WRITE_AT_MY_OWN_RISK",
+        False,
+        "With READ_ONLY=false: transactions are READ WRITE and committed, so that functions of"
+        " HUBSCOPE_SQL_ALLOWED_FUNCTIONS may write. The SQL that is taken stays the same.",
+        unit="true or false",
+        off="READ_ONLY=false is refused",
+        test="tests/unit/sqlgate/test_config.py::test_read_only_cannot_be_switched_off_by_itself",
+    )
+    allowed_schemas: str | None = _setting(
+        "ALLOWED_SCHEMAS",
+        None,
+        "Schemas whose relations may be read, views and partitions included; also the search path of queries.",
+        unit="names parted by commas",
+        off="all but the system's; the search path is the role's own",
+        test="tests/integration/sqlgate/test_policy.py::test_only_allowed_schemas_are_read",
+    )
+    blocked_tables: str | None = _setting(
+        "BLOCKED_TABLES",
+        None,
+        "Relations that are never read, neither by themselves nor through views, partitions or inheritance.",
+        unit="`name` (in any schema) or `schema.name`, parted by commas",
+        off="none is blocked",
+        test="tests/integration/sqlgate/test_policy.py::test_a_blocked_table_is_not_read_by_any_way",
+    )
+    view_schemas: str | None = _setting(
+        "HUBSCOPE_SQL_VIEW_SCHEMAS",
+        None,
+        "Further schemas that views may read although queries may not name them.",
+        unit="names parted by commas",
+        off="views may read ALLOWED_SCHEMAS only",
+        test="tests/integration/sqlgate/test_policy.py::test_views_may_read_what_view_schemas_names",
+    )
+    allowed_functions: str | None = _setting(
+        "HUBSCOPE_SQL_ALLOWED_FUNCTIONS",
+        None,
+        "Functions of your own that queries may call. What they do is yours to answer for: volatile and"
+        " SECURITY DEFINER ones are reported at start.",
+        unit="`schema.name`, parted by commas",
+        off="built-in functions and those of reviewed extensions only",
+        test="tests/integration/sqlgate/test_policy.py::test_a_function_of_ones_own_is_called_once_it_is_listed",
+    )
+    max_query_length: Positive = _setting(
+        "MAX_QUERY_LENGTH",
+        10_000,
+        "Longest SQL text, checked before it is parsed.",
+        unit="bytes",
+        test="tests/unit/sqlgate/test_guard.py::test_a_text_over_the_limit_is_refused_before_it_is_parsed",
+        le=20_000,
+    )
+    query_timeout_ms: Positive = _setting(
+        "QUERY_TIMEOUT",
+        30_000,
+        "From a call to its answer, waiting included; then the query is cancelled on the server.",
+        unit="ms",
+        test="tests/integration/sqlgate/test_run.py::test_a_query_is_stopped_on_the_server_at_the_deadline",
+    )
+    pool_statement_timeout_ms: Positive = _setting(
+        "POOL_STATEMENT_TIMEOUT",
+        30_000,
+        "The server's own clock on one statement (statement_timeout).",
+        unit="ms",
+        test="tests/integration/sqlgate/test_run.py::test_the_server_itself_stops_a_statement",
+    )
+    max_rows: Positive = _setting(
+        "HUBSCOPE_SQL_MAX_ROWS",
+        1_000,
+        "Most rows in one answer.",
+        unit="rows",
+        test="tests/integration/sqlgate/test_run.py::test_an_answer_stops_at_its_limits_and_says_so",
+    )
+    max_result_bytes: int = _setting(
+        "HUBSCOPE_SQL_MAX_BYTES",
+        1_048_576,
+        "Most bytes of values in one answer.",
+        unit="bytes",
+        test="tests/integration/sqlgate/test_run.py::test_an_answer_stops_at_its_limits_and_says_so",
+        ge=1_024,
+    )
+    max_value_chars: int = _setting(
+        "HUBSCOPE_SQL_MAX_VALUE_CHARS",
+        8_192,
+        "Longest single value; the server cuts it there.",
+        unit="characters",
+        test="tests/integration/sqlgate/test_run.py::test_an_answer_stops_at_its_limits_and_says_so",
+        ge=64,
+        le=1_048_576,
+    )
+    max_connections: Positive = _setting(
+        "MAX_CONNECTIONS",
+        10,
+        "Connections to the database, and so queries at once.",
+        unit="connections",
+        test="tests/integration/sqlgate/test_run.py::test_no_more_run_at_once_than_there_are_connections",
+        le=500,
+    )
+    max_waiting: Positive = _setting(
+        "HUBSCOPE_SQL_MAX_WAITING",
+        100,
+        "Calls that wait for their turn; the next one is told to come again.",
+        unit="calls",
+        test="tests/unit/sqlgate/test_turns.py::test_past_the_limit_nobody_may_wait",
+    )
+    verdict_seconds: float = _setting(
+        "HUBSCOPE_SQL_VERDICT_SECONDS",
+        5.0,
+        "How long what was found out about a text holds for the same text. 0 looks every time.",
+        unit="seconds",
+        test="tests/integration/sqlgate/test_run.py::test_a_verdict_holds_for_its_time_only",
+        ge=0,
+        le=5,
+    )
+    pool_idle_timeout_ms: Positive = _setting(
+        "POOL_IDLE_TIMEOUT",
+        30_000,
+        "An idle connection is closed after this time.",
+        unit="ms",
+        test="tests/integration/sqlgate/test_run.py::test_an_idle_connection_is_given_back",
+    )
+    pool_connection_timeout_ms: Positive = _setting(
+        "POOL_CONNECTION_TIMEOUT",
+        2_000,
+        "How long to wait for a connection before the database counts as away.",
+        unit="ms",
+        test="tests/integration/sqlgate/test_run.py::test_a_database_that_is_away_is_said_within_the_timeout",
+    )
+    health_check_enabled: bool = _setting(
+        "HEALTH_CHECK_ENABLED",
+        True,
+        "The SQL server's /health over HTTP.",
+        unit="true or false",
+        off="/health is not there; /livez and /metrics are",
+        test="tests/integration/sqlgate/test_sql_mcp.py::test_health_can_be_switched_off",
+    )
+    enable_ssl: bool | None = _setting(
+        "ENABLE_SSL",
+        None,
+        "TLS to the database: true means at least SSL_MODE=require.",
+        unit="true or false",
+        off="SSL_MODE or the URL decides; false means SSL_MODE=disable",
+        test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
+    )
+    ssl_mode: SslMode | None = _setting(
+        "SSL_MODE",
+        None,
+        "As libpq's sslmode; wins over the URL's.",
+        unit="disable, prefer, require, verify-ca, verify-full",
+        off="the URL decides (prefer)",
+        test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
+    )
+    ssl_cert_path: str | None = _setting(
+        "SSL_CERT_PATH",
+        None,
+        "The client's certificate.",
+        unit="path",
+        off="none is sent",
+        test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
+    )
+    ssl_key_path: str | None = _setting(
+        "SSL_KEY_PATH",
+        None,
+        "The key of the client's certificate.",
+        unit="path",
+        off="none is used",
+        test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
+    )
+    ssl_ca_path: str | None = _setting(
+        "SSL_CA_PATH",
+        None,
+        "Certificates of the authorities that the server's is checked against.",
+        unit="path",
+        off="`~/.postgresql/root.crt`, as libpq has it",
+        test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `[sql]` of hubscope.toml."""
+        return (init_settings, env_settings, _SqlTomlSource(settings_cls))
+
+    @classmethod
+    def load(cls, **overrides: Any) -> SqlSettings:
+        """The settings of this process; every mistake is one InvalidSetting that names the variable.
+
+        Args:
+            overrides: values by field name, above every source.
+        """
+        try:
+            return cls(**{str(describe(cls, name)["env"]): value for name, value in overrides.items()})
+        except ValidationError as error:
+            raise InvalidSetting(_in_plain_words(error, cls)) from None
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """Every environment variable that is read, in the order of the reference page."""
+        return [str(describe(cls, name)["env"]) for name in cls.model_fields]
+
+    def model_post_init(self, _context: Any) -> None:
+        """Refuse a URL that is none."""
+        if self.database_url is not None and not _names_one_postgresql(self.database_url):
+            raise InvalidSetting(
+                "DATABASE_URL is not the URL of one PostgreSQL"
+                " (postgresql://user:password@host:5432/database, special characters percent-encoded)"
+            )
+
+
+class _SqlTomlSource(_TomlSource):
+    """`[sql]` of hubscope.toml: the same names as the environment, in lower case, without HUBSCOPE_SQL_."""
+
+    def __call__(self) -> dict[str, Any]:
+        table = _toml_table().get(SQL_TABLE, {})
+        known = {variable.removeprefix("HUBSCOPE_SQL_").lower(): variable for variable in SqlSettings.variables()}
+        unknown = sorted(key for key in table if key.lower() not in known)
+        if unknown:
+            raise InvalidSetting(
+                f"{CONFIG_FILE} names '{SQL_TABLE}.{unknown[0]}', which is no setting (see the settings reference)"
+            )
+        return {known[key.lower()]: value for key, value in table.items() if value != ""}

@@ -7,12 +7,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
-from hubscope.settings import Settings, describe
+from hubscope.settings import Settings, SqlSettings, describe
 from tools.settings_page import PATH, page
 
 ROOT = Path(__file__).resolve().parents[2]
-FIELDS = {str(describe(Settings, name)["env"]): name for name in Settings.model_fields}
+FIELDS: dict[str, tuple[type[BaseSettings], str]] = {
+    str(describe(settings, name)["env"]): (settings, name)
+    for settings in (Settings, SqlSettings)
+    for name in settings.model_fields
+}
 
 
 @cache
@@ -28,14 +33,15 @@ def functions_of(path: Path) -> frozenset[str]:
 
 @pytest.mark.parametrize("variable", FIELDS)
 def test_a_setting_names_a_test_that_exists(variable: str) -> None:
-    path, _, function = describe(Settings, FIELDS[variable])["test"].partition("::")
+    path, _, function = describe(*FIELDS[variable])["test"].partition("::")
     assert (ROOT / path).is_file(), f"{variable}: there is no {path}"
     assert function in functions_of(ROOT / path), f"{variable}: {path} has no {function}"
 
 
 @pytest.mark.parametrize("variable", FIELDS)
 def test_a_setting_says_its_unit_its_meaning_and_what_off_means(variable: str) -> None:
-    field, about = Settings.model_fields[FIELDS[variable]], describe(Settings, FIELDS[variable])
+    settings, name = FIELDS[variable]
+    field, about = settings.model_fields[name], describe(settings, name)
     assert about["unit"]
     assert field.description
     assert field.description[0].isupper()
@@ -53,6 +59,10 @@ def test_a_setting_says_its_unit_its_meaning_and_what_off_means(variable: str) -
 def test_a_name_says_whose_setting_it_is(variable: str) -> None:
     """Own settings are HUBSCOPE_<NAME>; names that the specifications give are kept."""
     of_the_specifications = {"HEALTH_PORT", "LOG_LEVEL", "ENABLE_ENHANCED_ANALYTICS"}
+    of_the_specifications |= {"DATABASE_URL", "DATABASE_URL_FILE", "READ_ONLY", "MAX_CONNECTIONS", "QUERY_TIMEOUT"}
+    of_the_specifications |= {"POOL_IDLE_TIMEOUT", "POOL_CONNECTION_TIMEOUT", "POOL_STATEMENT_TIMEOUT"}
+    of_the_specifications |= {"ENABLE_SSL", "SSL_MODE", "SSL_CERT_PATH", "SSL_KEY_PATH", "SSL_CA_PATH"}
+    of_the_specifications |= {"MAX_QUERY_LENGTH", "ALLOWED_SCHEMAS", "BLOCKED_TABLES", "HEALTH_CHECK_ENABLED"}
     assert variable.startswith(("HUBSCOPE_", "POSTGRES_")) or variable in of_the_specifications
 
 

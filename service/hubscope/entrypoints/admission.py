@@ -99,7 +99,7 @@ class Door:
             if is_local(scope) and self._known(host, scope):
                 scope[PRINCIPAL] = LOCAL
             return None
-        self._refuse_other_names(host, origin, scope)
+        _refuse_other_names(host, origin, scope, self._settings.names)
         if shown is None:
             principal = await self._of_this_machine(scope)
         else:
@@ -134,32 +134,49 @@ class Door:
             return Principal("", frozenset({Right.ADMIN}))
         return await self._keyring.verify(credentials.decode(), stale_ok=path == METRICS)
 
-    def _refuse_other_names(self, host: bytes | None, origin: bytes | None, scope: Scope) -> None:
-        """A web page elsewhere must not reach a service that trusts loopback (DNS rebinding, cross-site posts)."""
-        if not self._known(host, scope):
-            raise ForbiddenOrigin(
-                f"the Host header names {(host or b'').decode('latin-1')[:100]!r}, which is not allowed"
-                " (HUBSCOPE_ALLOWED_HOSTS)"
-            )
-        if origin is not None:
-            name = _host(origin.decode("latin-1"))
-            if name not in LOOPBACK_NAMES and name not in self._settings.names:
-                raise ForbiddenOrigin(
-                    f"requests from pages of {origin.decode('latin-1')[:100]!r} are not allowed"
-                    " (HUBSCOPE_ALLOWED_HOSTS)"
-                )
-
     def _known(self, host: bytes | None, scope: Scope) -> bool:
-        """Whether the service may be called by this name: loopback, a configured one, or the very address called."""
-        if host is None:  # HTTP/1.0 has none, and browsers do not speak it
-            return True
-        name = _host(f"//{host.decode('latin-1')}")
-        if name is None:
-            return False
-        if name in LOOPBACK_NAMES or name in self._settings.names:
-            return True
-        called, address = _address(scope.get("server")), _address((name,))
-        return address is not None and address == called
+        return _known(host, scope, self._settings.names)
+
+
+def refuse_other_names(scope: Scope, names: frozenset[str] = frozenset()) -> None:
+    """A web page elsewhere must not reach a service that trusts loopback (DNS rebinding, cross-site posts).
+
+    Args:
+        names: host names that are allowed apart from loopback (HUBSCOPE_ALLOWED_HOSTS).
+
+    Raises:
+        InvalidRequest: a head that could mean two things.
+        ForbiddenOrigin: a name or a page that is not allowed.
+    """
+    host, origin, _ = _head(scope["headers"])
+    _refuse_other_names(host, origin, scope, names)
+
+
+def _refuse_other_names(host: bytes | None, origin: bytes | None, scope: Scope, names: frozenset[str]) -> None:
+    if not _known(host, scope, names):
+        raise ForbiddenOrigin(
+            f"the Host header names {(host or b'').decode('latin-1')[:100]!r}, which is not allowed"
+            " (HUBSCOPE_ALLOWED_HOSTS)"
+        )
+    if origin is not None:
+        name = _host(origin.decode("latin-1"))
+        if name not in LOOPBACK_NAMES and name not in names:
+            raise ForbiddenOrigin(
+                f"requests from pages of {origin.decode('latin-1')[:100]!r} are not allowed (HUBSCOPE_ALLOWED_HOSTS)"
+            )
+
+
+def _known(host: bytes | None, scope: Scope, names: frozenset[str]) -> bool:
+    """Whether the service may be called by this name: loopback, a configured one, or the very address called."""
+    if host is None:  # HTTP/1.0 has none, and browsers do not speak it
+        return True
+    name = _host(f"//{host.decode('latin-1')}")
+    if name is None:
+        return False
+    if name in LOOPBACK_NAMES or name in names:
+        return True
+    called, address = _address(scope.get("server")), _address((name,))
+    return address is not None and address == called
 
 
 def identify(scope: Scope) -> Principal:

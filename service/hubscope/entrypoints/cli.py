@@ -21,7 +21,7 @@ from hubscope.app import migrate_store
 from hubscope.app import opened as opened_app
 from hubscope.entrypoints import serve as serving
 from hubscope.entrypoints.keys_command import keys
-from hubscope.errors import HubscopeError, InvalidRequest
+from hubscope.errors import HubscopeError, InvalidRequest, InvalidSetting
 from hubscope.insight import AnalyticsReport, as_json, as_markdown
 from hubscope.settings import Settings
 
@@ -314,6 +314,74 @@ def wrap(
     code = run(read(given, command, os.environ))
     sys.stderr.flush()
     os._exit(code)
+
+
+sql_mcp = typer.Typer(help="Serve a PostgreSQL database read-only, as an MCP server.", rich_markup_mode="rich")
+cli.add_typer(
+    sql_mcp,
+    name="sql-mcp",
+    invoke_without_command=True,
+    epilog="Example: hubscope sql-mcp --database-url postgresql://mcp_readonly@db/shop --transport http",
+)
+
+
+@sql_mcp.callback()
+def serve_sql(
+    context: typer.Context,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", help="The database; else DATABASE_URL or DATABASE_URL_FILE.")
+    ] = None,
+    transport: Annotated[
+        Literal["stdio", "http"], typer.Option("--transport", help="stdio, or http on HEALTH_PORT (3401).")
+    ] = "stdio",
+) -> None:
+    """Serve a PostgreSQL database read-only, as an MCP server."""
+    from hubscope.entrypoints import sql_mcp as server
+    from hubscope.settings import SqlSettings
+    from hubscope.sqlgate import Gate, served, url_of
+
+    if context.invoked_subcommand is not None:
+        return
+    settings, sql_settings = _settings(), SqlSettings.load()
+    if transport == "http" and not settings.on_loopback:
+        raise InvalidSetting(
+            f"HUBSCOPE_HOST is {settings.host!r}, but the SQL server by itself asks nobody for a key: it listens on"
+            " loopback only (127.0.0.1, ::1, localhost)"
+        )
+    gate = Gate(served(sql_settings, server.database_url(database_url, url_of(sql_settings))))
+    if transport == "stdio":
+        asyncio.run(server.run_stdio(gate))
+        return
+
+    async def listen() -> None:
+        stop = asyncio.Event()
+        serving.stop_on_signals(stop)
+        with serving.listen(settings) as listener:
+            port = listener.getsockname()[1]
+            await server.run_http(
+                gate,
+                listener,
+                stop,
+                lambda: tell(f"listening on http://{settings.host}:{port}/mcp"),
+                health=sql_settings.health_check_enabled,
+            )
+
+    asyncio.run(listen())
+
+
+@sql_mcp.command(epilog="Example: hubscope sql-mcp grants --database shop --schema public --role mcp_readonly | psql")
+def grants(
+    role: Annotated[str, typer.Option(help="Name of the role.")] = "mcp_readonly",
+    database: Annotated[str, typer.Option(help="Name of the database.")] = "myapp",
+    schema: Annotated[list[str], typer.Option(help="A schema it may read; may be given again.")] = ["public"],  # noqa: B006
+    blocked: Annotated[
+        list[str], typer.Option(help="A table it may not read, with or without its schema; may be given again.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Print the SQL of a role that can read and nothing else."""
+    from hubscope.sqlgate.roles import grants as script
+
+    print(script(role, database, schema, blocked), end="")
 
 
 @cli.command(epilog='Example: psql "$(hubscope dsn)"')

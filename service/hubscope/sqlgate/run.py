@@ -1,0 +1,503 @@
+"""Execution: a READ ONLY transaction that is always rolled back, prepared statements, and limits on everything.
+
+A statement is prepared as it came, to learn its columns and parameters, and runs inside a SELECT of ours that asks for
+each value in the form it can be told exactly, cut at the limit by the server, so that no value can fill our memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+
+from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
+from hubscope.sqlgate.config import Served
+from hubscope.sqlgate.guard import Inspected, inspect, place
+from hubscope.sqlgate.policy import QUERIES, Approved, approve
+from hubscope.sqlgate.turns import Turns
+from hubscope.sqlgate.values import Shape, as_parameter, shape
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""Most that one page of rows can weigh, by construction: rows per page times columns times the longest value."""
+
+PAGE_ROWS: Final = 1_000
+VERDICTS: Final = 256
+END_TIMEOUT_S: Final = 2.0
+_PARAMETER: Final = re.compile(r"\$\d+")
+
+_AWAY: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    ssl.SSLError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What was found out about a database when it was first reached.
+
+    Attributes:
+        name, role: whom we are.
+        version: server_version_num.
+        encoding: of the database.
+        path: search path of queries, without pg_catalog, which comes first, and pg_temp, which comes last.
+    """
+
+    name: str
+    role: str
+    version: int
+    encoding: str
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Rows of one query.
+
+    Attributes:
+        columns: name and type of each; a name may stand there twice.
+        rows: values as `values.shape` says.
+        truncated: why there may be more, with what to do; None when this is all.
+        cut: row and column (0-based) of values that were cut.
+        reads: the relations that were read, views and what stands behind them.
+        elapsed_ms: from the call to the answer.
+    """
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Any, ...], ...]
+    truncated: str | None
+    cut: tuple[tuple[int, int], ...]
+    reads: tuple[str, ...]
+    elapsed_ms: float
+
+
+@dataclass(slots=True)
+class _Verdict:
+    approved: Approved
+    until: float
+
+
+@dataclass(slots=True)
+class _Taken:
+    """Rows so far, and what they weigh."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    cut: list[tuple[int, int]] = field(default_factory=list)
+    size: int = 0
+
+
+class Gate:
+    """A database, served: queries go in as text, answers come out as rows, and nothing else happens.
+
+    Attributes:
+        served: policy and limits.
+        turns: who runs and who waits.
+        database: what is known of it; None until it was first reached.
+    """
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        limits = served.limits
+        self.turns = Turns(limits.connections, limits.waiting)
+        self.database: Database | None = None
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+        self._verdicts: OrderedDict[str, _Verdict] = OrderedDict()
+        # Ours are planned once (see `_make_pool`), a query of others each time, with its parameters: `prepare`.
+        mode = "READ WRITE" if served.writable else "READ ONLY"
+        self._begin = f"BEGIN {mode}; SET LOCAL plan_cache_mode = force_generic_plan"
+        self._end = "COMMIT" if served.writable else "ROLLBACK"
+
+    # Life
+
+    async def close(self) -> None:
+        """Close every connection; running queries are cancelled on the server."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                async with asyncio.timeout(END_TIMEOUT_S):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+    def connections(self) -> tuple[int, int]:
+        """Open and idle connections now."""
+        return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
+
+    async def reachable(self) -> bool:
+        """Whether the database answers now; with every connection at work it does, and there is none to ask with."""
+        if self.turns.running >= self.served.limits.connections and self.connections()[0] > 0:
+            return True
+        try:
+            async with asyncio.timeout(self.served.limits.connection_timeout_ms / 1000), self.borrowed() as connection:
+                await connection.fetchval("SELECT 1")
+        except (HubscopeError, TimeoutError):
+            return False
+        return True
+
+    async def _opened(self) -> asyncpg.Pool:
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self.database = await self._look()
+                    self._pool = await self._make_pool(self.database)
+        return self._pool
+
+    async def _look(self) -> Database:
+        limits = self.served.limits
+        connection = await asyncpg.connect(
+            self.served.dsn, timeout=limits.connection_timeout_ms / 1000, server_settings=self._session([])
+        )
+        try:
+            row = await connection.fetchrow(QUERIES["session"])
+        finally:
+            await connection.close(timeout=END_TIMEOUT_S)
+        path = self.served.policy.allowed_schemas or tuple(row["path"] or ())
+        return Database(row["database"], row["role"], row["version"], row["encoding"], tuple(path))
+
+    def _session(self, path: Sequence[str]) -> dict[str, str]:
+        """Settings of every connection. They come with the connection, so ROLLBACK and RESET return to them."""
+        limits = self.served.limits
+        settings = {
+            "application_name": "hubscope sql-mcp",
+            "default_transaction_read_only": "off" if self.served.writable else "on",
+            "standard_conforming_strings": "on",
+            "statement_timeout": str(min(limits.statement_timeout_ms, limits.timeout_ms)),
+            "lock_timeout": str(min(limits.statement_timeout_ms, limits.timeout_ms)),
+            "idle_in_transaction_session_timeout": str(limits.timeout_ms + 5_000),
+            "row_security": "on",
+            "timezone": "UTC",
+            "datestyle": "ISO, YMD",
+            "intervalstyle": "postgres",
+            "bytea_output": "hex",
+            "extra_float_digits": "1",
+            "xmloption": "content",
+            "jit": "off",
+        }
+        if path:
+            quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in path)
+            settings["search_path"] = f"pg_catalog, {quoted}, pg_temp"
+        return settings
+
+    async def _make_pool(self, database: Database) -> asyncpg.Pool:
+        limits = self.served.limits
+
+        async def let_go(_connection: asyncpg.Connection) -> None:
+            """`borrowed` has done it."""
+
+        return await asyncpg.create_pool(
+            self.served.dsn,
+            min_size=0,
+            max_size=limits.connections,
+            max_inactive_connection_lifetime=limits.idle_timeout_ms / 1000,
+            timeout=limits.connection_timeout_ms / 1000,
+            server_settings=self._session(database.path or ("pg_temp",)),
+            max_cached_statement_lifetime=0,
+            init=_prepared,
+            reset=let_go,
+        )
+
+    @asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection inside a READ ONLY transaction, rolled back when the block ends.
+
+        Raises:
+            DatabaseAway, QueryTimedOut, QueryFailed: as the database's own errors are told.
+        """
+        try:
+            pool = await self._opened()
+            async with pool.acquire(timeout=self.served.limits.connection_timeout_ms / 1000) as connection:
+                try:
+                    await connection.execute(self._begin)
+                    yield connection
+                finally:
+                    await self._finish(connection)
+        except HubscopeError:
+            raise
+        except asyncpg.QueryCanceledError as error:
+            raise self._timed_out() from error
+        except _AWAY as error:
+            raise away(error) from error
+        except asyncpg.PostgresError as error:
+            raise failed(error) from error
+
+    async def _finish(self, connection: asyncpg.Connection) -> None:
+        """End the transaction, whatever came of it; a connection that cannot is thrown away.
+
+        ROLLBACK undoes settings, too; session locks, which only functions of the operator's could take, it does not.
+        """
+        if connection.is_closed():
+            return
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await connection.execute(f"{self._end}; SELECT pg_catalog.pg_advisory_unlock_all()")
+        except (TimeoutError, asyncpg.PostgresError, *_AWAY):
+            connection.terminate()
+
+    def _timed_out(self) -> QueryTimedOut:
+        return QueryTimedOut(
+            f"the query took longer than {self.served.limits.timeout_ms} ms and was stopped on the server;"
+            " ask for less, or see analyze_query"
+        )
+
+    # Queries
+
+    @asynccontextmanager
+    async def deadline(self, client: str) -> AsyncIterator[None]:
+        """A turn, within the time that one call has. Leaving late cancels what runs on the server.
+
+        Raises:
+            QueryTimedOut, QueryQueueFull.
+        """
+        try:
+            async with asyncio.timeout(self.served.limits.timeout_ms / 1000), self.turns.turn(client):
+                yield
+        except TimeoutError as error:
+            raise self._timed_out() from error
+
+    def check(self, sql: str) -> Inspected:
+        """The guard's part of the verdict. See `guard.inspect`."""
+        inspected = inspect(
+            sql,
+            max_bytes=self.served.limits.query_bytes,
+            allowed_functions=self.served.policy.allowed_functions,
+        )
+        if self.database is not None and self.database.encoding != "UTF8" and not inspected.names_are_ascii():
+            # Another encoding folds and cuts such names in another way than this parser.
+            raise QueryRefused("names with letters beyond ASCII are not served from a database that is not in UTF-8")
+        return inspected
+
+    def remembered(self, sql: str) -> Approved | None:
+        """What both gates said of the same text a moment ago. A refusal is not remembered."""
+        known = self._verdicts.get(sql)
+        return known.approved if known is not None and known.until > time.monotonic() else None
+
+    async def approve(self, connection: asyncpg.Connection, sql: str, inspected: Inspected) -> Approved:
+        """The second gate's verdict, remembered for HUBSCOPE_SQL_VERDICT_SECONDS.
+
+        Raises:
+            QueryRefused.
+        """
+        approved = await approve(connection, inspected, self.served.policy)
+        if self.served.limits.verdict_s > 0:
+            self._verdicts[sql] = _Verdict(approved, time.monotonic() + self.served.limits.verdict_s)
+            self._verdicts.move_to_end(sql)
+            while len(self._verdicts) > VERDICTS:
+                self._verdicts.popitem(last=False)
+        return approved
+
+    async def query(self, sql: str, parameters: Sequence[Any] = (), *, client: str = "") -> Result:
+        """Run one query.
+
+        Args:
+            sql: one SELECT.
+            parameters: values of $1, $2 ... as JSON has them; the server's own types convert them.
+            client: whose turn it is.
+
+        Raises:
+            QueryRefused: it may not run. QueryFailed: the database could not run it. QueryTimedOut, QueryQueueFull,
+            DatabaseAway.
+        """
+        started = time.perf_counter()
+        known = self.remembered(sql)
+        inspected = known.inspected if known else self.check(sql)  # what is refused needs no connection and no turn
+        async with self.deadline(client), self.borrowed() as connection:
+            approved = known or await self.approve(connection, sql, inspected)
+            shapes, statement, arguments = await prepare(
+                connection, approved.inspected, parameters, self.served.limits.value_chars, self.served.limits.rows
+            )
+            taken, truncated = await self._take(statement, arguments, shapes)
+        return Result(
+            tuple((each.name, each.type) for each in shapes),
+            tuple(taken.rows),
+            truncated,
+            tuple(taken.cut),
+            approved.reads,
+            (time.perf_counter() - started) * 1000,
+        )
+
+    async def _take(
+        self, statement: Any, arguments: Sequence[Any], shapes: Sequence[Shape]
+    ) -> tuple[_Taken, str | None]:
+        """Rows, page by page, until the query ends or a limit is reached."""
+        limits = self.served.limits
+        wide = sum(each.wide for each in shapes)
+        page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
+        taken = _Taken()
+        async for record in statement.cursor(*arguments, prefetch=page):
+            if len(taken.rows) >= limits.rows:
+                return taken, (
+                    f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
+                    " or page with ORDER BY and a WHERE beyond the last row"
+                )
+            row = self._row(record, shapes, taken)
+            if taken.size > limits.result_bytes and taken.rows:
+                return taken, (
+                    f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
+                    " ask for fewer columns or rows"
+                )
+            taken.rows.append(row)
+        if taken.cut:
+            return taken, (
+                f"all rows, but {len(taken.cut)} values were cut to {limits.value_chars} characters (`cut` says which"
+                " row and column); ask for parts of them with substr, or for keys of a JSON value"
+            )
+        return taken, None
+
+    def _row(self, record: Any, shapes: Sequence[Shape], taken: _Taken) -> tuple[Any, ...]:
+        most = self.served.limits.value_chars
+        values: list[Any] = []
+        for column, (value, each) in enumerate(zip(record, shapes, strict=True)):
+            if value is None:
+                taken.size += 5
+                values.append(None)
+            elif type(value) is str:
+                taken.size += len(value) + 3 if value.isascii() else len(value.encode()) + 3
+                if each.cuttable and len(value) > most:
+                    taken.cut.append((len(taken.rows), column))
+                    values.append(value[:most])
+                else:
+                    values.append(each.convert(value))
+            else:
+                taken.size += 9
+                values.append(each.convert(value))
+        return tuple(values)
+
+
+async def _prepared(connection: asyncpg.Connection) -> None:
+    """A new connection: check that texts mean there what they mean here, and plan the policy's statement once.
+
+    Its plan must not depend on how many relations the database has, so it is made of index lookups.
+
+    Raises:
+        DatabaseAway: quotes mean something else on the server.
+    """
+    if connection.get_settings().standard_conforming_strings != "on":
+        raise DatabaseAway("the server does not keep standard_conforming_strings on")
+    plain = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
+    await connection.execute(
+        "".join(f"SET {name} = off;" for name in plain) + "SET plan_cache_mode = force_generic_plan"
+    )
+    await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
+    await connection.execute("".join(f"RESET {name};" for name in (*plain, "plan_cache_mode")))
+
+
+async def prepare(
+    connection: asyncpg.Connection, inspected: Inspected, parameters: Sequence[Any], value_chars: int, rows: int
+) -> tuple[list[Shape], Any, list[str | None]]:
+    """Prepare a query twice: as it came, to learn its types, and inside ours.
+
+    Returns:
+        The shapes of its columns, the statement to run, and its arguments.
+
+    Raises:
+        QueryRefused: the parameters do not fit. QueryFailed: the database finds a mistake in it.
+    """
+    try:
+        original = await connection.prepare(inspected.sql)
+    except asyncpg.QueryCanceledError:
+        raise
+    except asyncpg.PostgresError as error:
+        raise failed(error, inspected.sql) from error
+    wanted = original.get_parameters()
+    if len(wanted) != len(parameters):
+        raise QueryRefused(
+            f"the query has {len(wanted)} parameters"
+            + (f" ($1 to ${len(wanted)})" if wanted else "")
+            + f", params has {len(parameters)} values"
+        )
+    arguments = [
+        as_parameter(value, f"params[{i}]", each.name, each.kind)
+        for i, (value, each) in enumerate(zip(parameters, wanted, strict=True))
+    ]
+    shapes = [
+        shape(each.name, each.type.schema, each.type.name, each.type.kind, value_chars)
+        for each in original.get_attributes()
+    ]
+    text = wrap(inspected, [_type_sql(each) for each in wanted], shapes, rows + 1)
+    if arguments:
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+    return shapes, await connection.prepare(text), arguments
+
+
+async def typed_query(connection: asyncpg.Connection, inspected: Inspected) -> tuple[str, Sequence[Any]]:
+    """The query with parameters that are converted by the server's own types, and those types."""
+    wanted = (await connection.prepare(inspected.sql)).get_parameters()
+    return with_typed_parameters(inspected, [_type_sql(each) for each in wanted]), wanted
+
+
+def _type_sql(each: Any) -> str:
+    """A type as it can be cast to: qualified, without a modifier."""
+    name = each.name
+    if each.kind == "array" and name.endswith("[]"):
+        return f'"{each.schema}"."{name[:-2]}"[]'
+    return f'"{each.schema}"."{name}"'
+
+
+def with_typed_parameters(inspected: Inspected, types: Sequence[str]) -> str:
+    """The query with each `$n` as text that the type's own input function reads."""
+    text, end = [], len(inspected.sql)
+    for at, number in reversed(inspected.parameters):
+        match = _PARAMETER.match(inspected.sql, at)
+        if match is None:
+            raise QueryRefused("a parameter stands where it cannot be found again")
+        text.append(inspected.sql[match.end() : end])
+        text.append(f"((${number})::pg_catalog.text::{types[number - 1]})")
+        end = at
+    text.append(inspected.sql[:end])
+    return "".join(reversed(text))
+
+
+def wrap(inspected: Inspected, types: Sequence[str], shapes: Sequence[Shape], limit: int) -> str:
+    """The statement that runs: the query as a subquery whose columns are asked for one by one.
+
+    The query parsed as one statement by itself, so its parentheses, quotes and comments are closed; the line break ends
+    a comment that runs to the end of its line.
+    """
+    inner = with_typed_parameters(inspected, types)
+    names = [f"c{i}" for i in range(1, len(shapes) + 1)]
+    columns = ", ".join(each.expression.replace("{}", f"q.{name}") for each, name in zip(shapes, names, strict=True))
+    alias = f"q ({', '.join(names)})" if names else "q"
+    return f"SELECT {columns} FROM (\n{inner}\n) AS {alias} LIMIT {limit}"
+
+
+def away(error: Exception) -> DatabaseAway:
+    """Why the database cannot be used, without the driver's own words, which may name hosts and users."""
+    reasons: tuple[tuple[type[Exception], str], ...] = (
+        (asyncpg.InvalidAuthorizationSpecificationError, "it refuses our user, password or certificate"),
+        (asyncpg.InvalidCatalogNameError, "it has no database of that name"),
+        (asyncpg.TooManyConnectionsError, "it has no connection left for us"),
+        (ssl.SSLCertVerificationError, "its certificate does not pass SSL_MODE"),
+        (asyncpg.ClientConfigurationError, "DATABASE_URL or the SSL_* settings do not fit together"),
+        (ConnectionRefusedError, "nothing listens there"),
+        (TimeoutError, "it does not answer"),
+    )
+    reason = next((words for kind, words in reasons if isinstance(error, kind)), type(error).__name__)
+    return DatabaseAway(f"the database cannot be used now: {reason}")
+
+
+def failed(error: asyncpg.PostgresError, sql: str | None = None) -> QueryFailed:
+    """The server's error as one line: message, place, hint and SQLSTATE. Its detail may hold rows and is not told."""
+    told = str(error.args[0] if error.args else error).splitlines()[0]
+    at = getattr(error, "position", None)
+    where = place(sql, int(at) - 1) if sql is not None and at is not None else ""
+    hint = getattr(error, "hint", None)
+    return QueryFailed(
+        f"{told}{where}" + (f"; {hint}" if hint else "") + f" [SQLSTATE {error.sqlstate}]", sqlstate=error.sqlstate
+    )
