@@ -1114,8 +1114,9 @@ class SqlSettings(BaseSettings):
     verdict_seconds: float = _setting(
         "HUBSCOPE_SQL_VERDICT_SECONDS",
         5.0,
-        "How long what was found out about a text holds for the same text. 0 looks every time.",
+        "How long what was found out about a text holds for the same text.",
         unit="seconds",
+        off="0 looks every time",
         test="tests/integration/sqlgate/test_run.py::test_a_verdict_holds_for_its_time_only",
         ge=0,
         le=5,

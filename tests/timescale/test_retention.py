@@ -215,3 +215,21 @@ async def test_what_no_rollup_has_taken_in_is_not_dropped(
     with pytest.raises(JobFailed, match="late hours"):
         await retain(owner, "timescale", horizons(narrow, datetime.now(UTC)))
     assert await ages(owner, "raw.tool_calls", "time") == set(AGES)
+
+
+async def test_a_store_younger_than_a_day_has_nothing_that_retention_waits_for(
+    timescale_database: str, narrow: Settings
+) -> None:
+    await migrate_store(narrow, timescale_database)
+    owner = await connect(timescale_database, role=ROLES.owner, name="tests")
+    try:
+        async with opened(narrow, timescale_database) as app:
+            await post(app, tool_call(time=max(MIDNIGHT, datetime.now(UTC) - timedelta(hours=5)).isoformat()))
+            assert await retain(owner, "timescale", horizons(narrow, datetime.now(UTC))) == []
+            await post(app, tool_call(time=(MIDNIGHT - timedelta(days=1)).isoformat()))
+            await settle_late(owner)
+            assert await owner.fetch(DIFFERENCES, ["default"], BEGINNING) == []
+            assert await retain(owner, "timescale", horizons(narrow, datetime.now(UTC))) == []
+            assert await owner.fetch(DIFFERENCES, ["default"], BEGINNING) == []
+    finally:
+        await owner.close()

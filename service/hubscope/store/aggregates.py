@@ -72,6 +72,9 @@ async def refresh_forward(connection: Connection) -> int:
             await _refresh(connection, aggregate, until or start, end)
             await connection.execute(_REACHED, aggregate, end)
             done += 1
+        elif until is None:
+            # There is nothing yet that old; what comes late for it is marked.
+            await connection.execute(_REACHED, aggregate, end)
     return done
 
 
