@@ -135,7 +135,7 @@ class Worker:
 
     async def pack(self) -> dict[str, Any]:
         """Pack days of latency that change no more."""
-        return {"rows": await self._as_owner(partial(pack, settings=self.settings))}
+        return {"rows": await self._as_owner(partial(pack, settings=self.settings, now=datetime.now(UTC)))}
 
     async def retention(self) -> dict[str, Any]:
         """Take what is past its days; what went, by relation."""

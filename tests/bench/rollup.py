@@ -31,7 +31,9 @@ from hubscope.instruments import Instruments
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
+from hubscope.store.pack import pack
 from hubscope.store.policies import to_columnstore
+from hubscope.store.retention import horizons, retain
 from tests.bench.load import TENANTS, Load, days_of, facts, standard_load
 from tests.bench.result import Result, middle, percentile, rounded, say
 from tests.timescale.server import TimescaleServer, TimescaleUnavailable
@@ -48,7 +50,6 @@ LIVE_RATE: Final = 2_000
 LIVE_FILL: Final = 600_000
 """Events in the current hour before the live part begins (five minutes of the rate)."""
 LIVE_SECONDS: Final = 30
-PACK_AFTER_DAYS: Final = Settings.model_fields["pack_after_days"].default
 TIMESCALE_EVENTS: Final = 100_000
 ROLLUPS: Final = ("tool_calls_hourly", "tool_latency_hourly", "tool_calls_daily", "tool_latency_daily")
 
@@ -181,7 +182,7 @@ async def _measure(settings: Settings, dsn: str, events: int, end: datetime, *, 
         first, last = days_of(load)
         await admin.execute("SELECT ops.ensure_partitions($1::date, $2::date)", first, last + timedelta(days=1))
         owner = await connect(dsn, role=roles_of(settings, dsn).owner, name="bench")
-        await _fill(writer, worker, owner, load, filled)
+        await _fill(settings, writer, worker, owner, load, filled)
         await owner.close()
         await admin.execute("VACUUM ANALYZE")
         await _sizes(admin, filled)
@@ -194,8 +195,10 @@ async def _measure(settings: Settings, dsn: str, events: int, end: datetime, *, 
     return filled
 
 
-async def _fill(writer: Writer, worker: Connection, owner: Connection, load: Load, filled: Filled) -> None:
-    """Post everything, a few commits at once, with a fold every second and a packing every night of the load."""
+async def _fill(
+    settings: Settings, writer: Writer, worker: Connection, owner: Connection, load: Load, filled: Filled
+) -> None:
+    """Post everything, a few commits at once, with a fold every second and the worker's work of each night."""
     say(f"{len(load):,} events into a new store")
     started = time.perf_counter()
     done = asyncio.Event()
@@ -226,20 +229,19 @@ async def _fill(writer: Writer, worker: Connection, owner: Connection, load: Loa
         now = datetime.fromtimestamp(int(load.time_us[start:stop].max()) / 1_000_000, UTC)
         if now.date() != today:
             today = now.date()
-            await _pack(owner, now)
+            await _night(owner, settings, now)
         await asyncio.sleep(0)
     await asyncio.gather(*waiting)
     done.set()
     await folding
-    await _pack(owner, load.end)
+    await _night(owner, settings, load.end)
     filled.seconds = time.perf_counter() - started
 
 
-async def _pack(owner: Connection, now: datetime) -> None:
-    """What the worker does each night (store.pack), by the load's clock."""
-    before = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=PACK_AFTER_DAYS)
-    for row in await owner.fetch("SELECT DISTINCT day FROM rollup.stored_tool_latency_daily WHERE day < $1", before):
-        await owner.fetchval("SELECT rollup.pack_day($1)", row["day"])
+async def _night(owner: Connection, settings: Settings, now: datetime) -> None:
+    """What the worker does each night, by the load's clock: retention and packing."""
+    await retain(owner, "postgres", horizons(settings, now))
+    await pack(owner, settings, now)
 
 
 async def _sizes(admin: Connection, filled: Filled) -> None:

@@ -218,13 +218,14 @@ async def analytics(
                     hours = (principal.tenant, span.start, span.start, span.start, span.end, span.group_by)
                     parts.take(await connection.fetch(QUERIES[query], *hours), totals=False)
         servers = await connection.fetch(QUERIES["servers"], principal.tenant)
-        freshness = await connection.fetchrow(QUERIES["freshness"], principal.tenant)
+        freshness = await connection.fetchrow(QUERIES["freshness"])
     assert freshness is not None  # mart_status has one row always
+    last_event_at = max((row["last_seen_at"] for row in servers if row["last_seen_at"] is not None), default=None)
     tools = [_tool(key, row) for key, row in parts.tool.items()]
     overview = _overview(parts)
     return AnalyticsReport(
         empty=overview is None,
-        message=_message(overview, span, freshness["last_event_at"]),
+        message=_message(overview, span, last_event_at),
         window=span,
         overview=overview,
         time_series=[Point(time, _usage(row), _latency(row)) for time, row in sorted(parts.time.items())],
@@ -236,7 +237,7 @@ async def analytics(
         servers=[_server(row, parts.server.get(row["server"])) for row in servers],
         freshness=Freshness(
             answered_at=now,
-            last_event_at=freshness["last_event_at"],
+            last_event_at=last_event_at,
             live=True,
             marts_built_at=freshness["last_build_at"],
             marts_build_ok=freshness["last_build_ok"],

@@ -167,15 +167,17 @@ WHERE tenant_id = $1
 ORDER BY server;
 
 -- name: freshness
--- How current the marts are; last_event_at is of this tenant.
+-- How current the marts are.
 SELECT
     status.engine,
     status.last_build_at,
     status.last_build_ok,
     status.pending_batches,
-    status.schema_version,
-    (SELECT max(last_seen_at) FROM analytics.dim_servers WHERE tenant_id = $1) AS last_event_at
+    status.schema_version
 FROM analytics.mart_status AS status;
+
+-- name: last_event
+SELECT max(last_seen_at) FROM analytics.dim_servers WHERE tenant_id = $1;
 
 -- name: jobs
 SELECT job, started_at, finished_at, ok, error, last_success_at FROM analytics.job_status ORDER BY job;

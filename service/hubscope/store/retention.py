@@ -245,6 +245,8 @@ async def _take_postgres(connection: Connection, parts: list[Part], wanted: Hori
             if name == "stored_tool_calls_daily":
                 await connection.execute(_ARCHIVE.format(table=name), before)
             await connection.execute(f"DELETE FROM rollup.{name} WHERE {unit} < $1", before)
+        # The room is for new rows, now and not when autovacuum comes by.
+        await connection.execute(f"VACUUM (ANALYZE) rollup.{name}")
 
 
 # TimescaleDB: chunks.

@@ -313,7 +313,7 @@ async def test_the_rollups_equal_a_recount_of_raw_after_every_step(half: int, st
 
     async def pack_now() -> None:
         async with alone:
-            await pack(owner, Settings.load(pack_after_days=1))
+            await pack(owner, Settings.load(pack_after_days=1), datetime.now(UTC))
 
     async def recount_now() -> None:
         async with alone:
@@ -378,12 +378,12 @@ async def test_a_packed_day_takes_less_room_and_says_the_same(store: Store, owne
 
     size = "SELECT coalesce(sum(pg_column_size(t.*)), 0)::int FROM rollup.{}_tool_latency_daily AS t WHERE day < $1"
     ((before,),) = await store.fetch(size.format("stored"), days[1])
-    default = Settings.load()
+    default, now = Settings.load(), datetime.now(UTC)
     assert default.pack_after_days == 2
-    assert await pack(owner, default.model_copy(update={"pack_after_days": 0})) == 0
-    moved = await pack(owner, default)
+    assert await pack(owner, default.model_copy(update={"pack_after_days": 0}), now) == 0
+    moved = await pack(owner, default, now)
     assert moved > 50
-    assert await pack(owner, default) == 0
+    assert await pack(owner, default, now) == 0
     assert (await packed(), await stored()) == ([(days[3],)], [(day,) for day in days[:3]])
     ((after,),) = await store.fetch(size.format("packed"), days[1])
     ((left,),) = await store.fetch(size.format("stored"), days[1])
@@ -395,7 +395,7 @@ async def test_a_packed_day_takes_less_room_and_says_the_same(store: Store, owne
     await store.fold()
     assert await packed() == []
     await store.check("default")
-    assert await pack(owner, default) >= moved
+    assert await pack(owner, default, now) >= moved
     await store.check("default")
 
 

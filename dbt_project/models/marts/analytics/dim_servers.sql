@@ -1,15 +1,28 @@
 {{ config(materialized='view', tags=['live']) }}
 -- Used tools come from days, which are kept for ever: a server does not lose its history with the hours.
-with used as (
+with tools_used as (
     select
         tenant_id,
         server,
-        min(day) as first_seen_at,
-        max(last_call_at) as last_seen_at,
-        count(distinct tool) as tools,
-        sum(calls)::bigint as calls,
+        tool,
+        min(day) as first_day,
+        max(last_call_at) as last_call_at,
+        sum(calls) as calls,
         max(transport) as transport
     from {{ source('rollup', 'tool_calls_daily') }}
+    group by tenant_id, server, tool
+),
+
+used as (
+    select
+        tenant_id,
+        server,
+        min(first_day) as first_seen_at,
+        max(last_call_at) as last_seen_at,
+        count(*) as tools,
+        sum(calls)::bigint as calls,
+        max(transport) as transport
+    from tools_used
     group by tenant_id, server
 ),
 
