@@ -50,6 +50,15 @@ UPDATE ops.job_runs SET finished_at = clock_timestamp(), ok = $3, detail = $4::j
 ABANDONED_AFTER: Final = timedelta(minutes=30)
 
 
+TICK: Final = timedelta(minutes=15)
+"""How often a job of long intervals is tried: a worker that is restarted every evening still does its nightly work."""
+
+
+def tick_of(job: Job) -> timedelta:
+    """How often to try a job. A recorded one runs once per slot, however often it is tried."""
+    return min(job.every, TICK) if job.recorded else job.every
+
+
 def slot_of(job: Job, now: datetime) -> datetime:
     """The interval that a run at this time stands for: the last whole multiple of `every` since the epoch."""
     seconds = int(job.every.total_seconds())

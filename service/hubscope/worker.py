@@ -24,10 +24,11 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from hubscope.errors import JobFailed
-from hubscope.schedule import Job, run_once
+from hubscope.schedule import Job, run_once, tick_of
 from hubscope.settings import Settings
 from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, Engine, away, connect, db_errors, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
+from hubscope.store.maintenance import maintaining
 from hubscope.store.pack import pack
 from hubscope.store.policies import to_columnstore
 from hubscope.store.recount import recount
@@ -164,13 +165,9 @@ class Worker:
         return {"days": days, "repaired_rows": sum(repair.rows for repair in repairs)}
 
     async def _as_owner(self, function: Callable[[Connection], Awaitable[T]]) -> T:
-        """Refreshing belongs to the owner of the aggregates, and one refresh at a time is enough."""
-        async with self._refreshing:
-            connection = await connect(self._dsn, role=self._roles.owner, name="worker")
-            try:
-                return await function(connection)
-            finally:
-                await connection.close()
+        """Maintenance belongs to the owner of the tables, and one process at a time does it."""
+        async with self._refreshing, maintaining(self._dsn, self._roles, "worker") as connection:
+            return await function(connection)
 
     async def build_marts(self) -> dict[str, Any]:
         """Build every mart and run its data tests."""
@@ -304,7 +301,7 @@ async def run(settings: Settings, dsn: str, stop: asyncio.Event) -> None:
             scheduler.add_job(
                 _guarded(job, worker.connect),
                 "interval",
-                seconds=job.every.total_seconds(),
+                seconds=tick_of(job).total_seconds(),
                 id=job.name,
                 max_instances=1,
                 coalesce=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hubscope.schedule import Job, slot_of
+from hubscope.schedule import Job, slot_of, tick_of
 from hubscope.settings import Settings
 from hubscope.store import Engine
 from hubscope.worker import Worker
@@ -45,6 +45,23 @@ def test_rollups_are_folded_on_postgresql_and_refreshed_on_timescaledb() -> None
     assert names["postgres"][:3] == ["fold", "recount", "pack"]
     assert names["timescale"][:3] == ["refresh_rollups", "settle_late", "columnstore"]
     assert names["postgres"][3:] == names["timescale"][3:]
+
+
+@pytest.mark.parametrize(
+    ("every", "recorded", "tick"),
+    [
+        (timedelta(hours=24), True, timedelta(minutes=15)),  # a restart does not put nightly work off by a day
+        (timedelta(minutes=10), True, timedelta(minutes=10)),
+        (timedelta(hours=1), False, timedelta(hours=1)),
+    ],
+)
+def test_a_job_of_long_intervals_is_tried_often_and_runs_once_per_slot(
+    every: timedelta, recorded: bool, tick: timedelta
+) -> None:
+    async def nothing() -> dict[str, object]:
+        return {}
+
+    assert tick_of(Job("retention", every, nothing, recorded=recorded)) == tick
 
 
 @pytest.mark.parametrize(("minute", "slot"), [(0, 0), (14, 0), (15, 15), (59, 45)])

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hubscope.settings import Settings
-from hubscope.store import connect, detect, roles_of
+from hubscope.store import detect, roles_of
+from hubscope.store.maintenance import maintaining
 from hubscope.store.retention import Part, horizons, plan, retain
 
 KEPT_BY = {
@@ -27,13 +28,10 @@ async def run(settings: Settings, dsn: str, *, dry_run: bool) -> list[Part]:
     Raises:
         JobFailed: something must be settled first and could not be.
     """
-    connection = await connect(dsn, role=roles_of(settings, dsn).owner, name="retention")
-    try:
+    async with maintaining(dsn, roles_of(settings, dsn), "retention") as connection:
         engine = (await detect(connection)).engine
         wanted = horizons(settings, datetime.now(UTC))
         return await (plan if dry_run else retain)(connection, engine, wanted)
-    finally:
-        await connection.close()
 
 
 def show(parts: Sequence[Part], out: Console, *, dry_run: bool, as_json: bool) -> None:

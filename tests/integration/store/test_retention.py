@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from hubscope.store import Connection, connect, retention
 from hubscope.store.recount import recount
 from hubscope.store.retention import Horizons, horizons, importable_from, plan, retain
 from hubscope.worker import Worker
+from hubscope.worker import opened as worker_opened
 from tests.aged import AGES, KEPT, NOON
 from tests.conftest import ROLE_PREFIX, ROLES
 from tests.events import server_event, tool_call
@@ -79,6 +81,17 @@ async def test_what_is_past_its_days_goes_and_everything_else_stays(
     assert dict(await admin.fetch("SELECT relation, since FROM ops.retained")).keys() == {
         "raw", "hourly", "hourly_latency", "daily"
     }  # fmt: skip
+
+
+async def test_replicas_that_do_it_at_once_do_it_once(
+    aged: App, narrow_worker: Worker, narrow: Settings, database: str, admin: Connection
+) -> None:
+    counted = counters(await aged.metrics())
+    async with worker_opened(narrow, database) as other:
+        taken = await asyncio.gather(narrow_worker.retention(), other.retention(), narrow_worker.pack(), other.pack())
+    assert sorted(one["bytes"] > 0 for one in taken[:2]) == [False, True]
+    assert await ages(admin, "raw.tool_calls", "time") == {age for age in AGES if age <= KEPT["raw_days"]}
+    assert counters(await aged.metrics()) == counted
 
 
 async def test_a_late_event_from_below_the_horizon_is_refused(
