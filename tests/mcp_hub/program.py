@@ -56,6 +56,11 @@ class McpHub:
         self._log = folder / "mcp-hub.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.write(servers)
+        # It asks a catalogue on the internet for what it could offer to install, unless it has a fresh one.
+        catalogue = folder / "data" / "mcp-hub" / "cache" / "registry.json"
+        catalogue.parent.mkdir(parents=True)
+        fresh = {"registry": {"servers": [{"id": "none", "name": "none"}]}, "serverDocumentation": {}}
+        catalogue.write_text(json.dumps(fresh | {"lastFetchedAt": int(time.time() * 1_000)}))
 
     def write(self, servers: Mapping[str, Any]) -> None:
         self.config.write_text(json.dumps({"mcpServers": servers}))
