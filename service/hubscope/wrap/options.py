@@ -135,14 +135,25 @@ def read(given: Mapping[str, str | None], command: Sequence[str], environment: M
         name = guessed_name(command)
     if not 1 <= len(name) <= 200 or len(name.encode("utf-8", "replace")) > 600 or not name.isprintable():
         raise InvalidSetting("--name must be 1 to 200 printable characters (at most 600 bytes of UTF-8)")
+    url, api_key = destination(given, environment)
     return Options(
         name=name,
         command=tuple(command),
-        url=_url(given.get("url") or environment.get("HUBSCOPE_URL") or DEFAULT_URL),
-        api_key=_api_key(given.get("api_key_file"), environment),
+        url=url,
+        api_key=api_key,
         spool_dir=given.get("spool_dir") or environment.get("HUBSCOPE_SPOOL_DIR") or None,
         **{field: _whole_number(limit, environment) for field, limit in LIMITS.items()},
     )
+
+
+def destination(given: Mapping[str, str | None], environment: Mapping[str, str]) -> tuple[str, str | None]:
+    """Where hubscope is, and the key to show there; also for others that send (the bridge).
+
+    Raises:
+        InvalidSetting: a value that is not allowed, by the name of its variable.
+    """
+    url = _url(given.get("url") or environment.get("HUBSCOPE_URL") or DEFAULT_URL)
+    return url, _api_key(given.get("api_key_file"), environment)
 
 
 def guessed_name(command: Sequence[str]) -> str:

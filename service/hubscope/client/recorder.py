@@ -1,12 +1,7 @@
-"""For hubs written in Python: record what happens, in the background, and lose nothing that memory has room for.
+"""The client itself: events gather in bounded memory and are posted in batches until they are acknowledged.
 
-    async with Client("http://127.0.0.1:3401") as hub:
-        with hub.call("filesystem", "list_directory", client="claude"):
-            result = await session.call_tool("list_directory", {...})
-
-Recording never waits and never raises for hubscope's sake: events gather in bounded memory and are posted in batches,
-with the same ids until they are acknowledged. What a process may not lose when it is killed goes through the stdio
-wrapper, which keeps events on disk.
+Recording never waits and never raises for hubscope's sake, and a retry sends the same ids. What a process may not lose
+when it is killed goes through the stdio wrapper, which keeps events on disk.
 """
 
 from __future__ import annotations
@@ -16,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -190,7 +185,8 @@ class Client:
     async def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until all that was recorded is acknowledged or refused; False if that takes longer than this."""
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
         except TimeoutError:
             return False
         return True
@@ -257,10 +253,10 @@ class Client:
         if also_at_the_end and self._closing.is_set():
             await asyncio.sleep(seconds)
             return
-        try:
-            await asyncio.wait_for(self._closing.wait(), seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with what it waits for.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
 
     def _say(self, about: str, sentence: str, *values: object) -> None:
         """One warning for each kind of trouble."""
