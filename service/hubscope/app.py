@@ -263,7 +263,11 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
 
     async def open_writer() -> Connection:
         return await connect(
-            dsn, role=roles.writer, name="writer", timeout_s=settings.pool_connection_timeout_ms / 1000
+            dsn,
+            role=roles.writer,
+            name="writer",
+            timeout_s=settings.pool_connection_timeout_ms / 1000,
+            give_up_ms=settings.commit_timeout_ms,
         )
 
     keys = await open_pool(
