@@ -79,7 +79,7 @@ class Gate:
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
         self._handlers: set[asyncio.Task[None]] = set()
-        self._break: tuple[Break, Way, float] | None = None
+        self._break: tuple[Break, Way, float, bytes] | None = None
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -95,12 +95,13 @@ class Gate:
         await asyncio.sleep(0.01)  # transports close in the next turns of the loop
 
     @contextmanager
-    def broken(self, how: Break, way: Way, share: float = 1.0) -> Iterator[None]:
-        """While the block runs, break this share of what goes this way; `heal` ends it for what is not broken yet.
+    def broken(self, how: Break, way: Way, share: float = 1.0, having: bytes = b"") -> Iterator[None]:
+        """While the block runs, break this share of what goes this way and holds these bytes.
 
+        `heal` ends it earlier for what is not broken yet.
         What was swallowed stays half-open to the end of the block: neither side learns of the other's end.
         """
-        self._break = (how, way, share)
+        self._break = (how, way, share, having)
         try:
             yield
         finally:
@@ -162,7 +163,7 @@ class Gate:
     async def _pump(self, pair: _Pair, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(CHUNK):
-                match self._fate(way):
+                match self._fate(way, data):
                     case _ if pair.dead:
                         continue
                     case None:
@@ -192,11 +193,11 @@ class Gate:
             if not pair.dead:
                 pair.reset()
 
-    def _fate(self, way: Way) -> Break | None:
+    def _fate(self, way: Way, data: bytes) -> Break | None:
         if self._break is None:
             return None
-        how, which, share = self._break
-        if way is not which or self._random.random() >= share:
+        how, which, share, having = self._break
+        if way is not which or having not in data or self._random.random() >= share:
             return None
         self.bites += 1
         return how
