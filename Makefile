@@ -6,7 +6,7 @@ PYTHON := python3
 endif
 BIN := .venv/bin
 
-.PHONY: setup demo up test bench lint format dashboards docs clean
+.PHONY: setup demo up test faults bench lint format dashboards docs clean
 
 setup: ## make .venv
 	@$(PYTHON) tools/setup_venv.py
@@ -19,6 +19,9 @@ up: setup ## the service and its worker on the embedded database
 
 test: setup ## every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: setup ## the faults again and again: make faults ROUNDS=50
+	@HUBSCOPE_FAULTS_ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest tests/faults $(ARGS)
 
 bench: setup ## figures: make bench NAME=rollup ARGS=--json
 	@$(BIN)/python -m tests.bench $(NAME) $(ARGS)

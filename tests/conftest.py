@@ -184,17 +184,22 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How long each suite took, added up over the processes that ran it."""
+    """How long each suite took, added up over the processes that ran it, and one line per fault (tests/faults)."""
     seconds: defaultdict[str, float] = defaultdict(float)
     tests: Counter[str] = Counter()
+    told: list[str] = []
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 suite = report.nodeid.split("/")[1] if report.nodeid.count("/") > 1 else "contracts"
                 seconds[suite] += report.duration
                 tests[suite] += report.when == "call"
+                if report.when == "call":
+                    told += [f"fault: {value}" for name, value in report.user_properties if name == "fault"]
     for suite, count in sorted(tests.items()):
         terminalreporter.write_line(f"{suite:12} {count:4} tests {seconds[suite] / 60:6.2f} min")
+    for line in sorted(told):
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(trylast=True)

@@ -263,7 +263,11 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
 
     async def open_writer() -> Connection:
         return await connect(
-            dsn, role=roles.writer, name="writer", timeout_s=settings.pool_connection_timeout_ms / 1000
+            dsn,
+            role=roles.writer,
+            name="writer",
+            timeout_s=settings.pool_connection_timeout_ms / 1000,
+            give_up_ms=settings.commit_timeout_ms,
         )
 
     keys = await open_pool(
@@ -303,9 +307,10 @@ async def _keep_partitions(settings: Settings, open_writer: Callable[[], object]
         try:
             connection: Connection = await open_writer()  # type: ignore[misc]
             try:
-                await ensure_partitions(connection, settings)
+                async with asyncio.timeout(settings.commit_timeout_ms / 1000):
+                    await ensure_partitions(connection, settings)
             finally:
-                await connection.close()
+                await connection.close(timeout=POOL_CLOSE_S)
             pause = float(PARTITION_INTERVAL_S)
         except AWAY_OR_TOLD as error:
             log.warning("partitions could not be checked", error=away(error).detail)

@@ -292,7 +292,8 @@ class Settings(BaseSettings):
     commit_timeout_ms: Positive = _setting(
         "HUBSCOPE_COMMIT_TIMEOUT",
         10_000,
-        "Longest that one commit may take before its posts are answered 503 (retry with the same ids).",
+        "Longest that one commit may take before its posts are answered 503 (retry with the same ids). Then the"
+        " database gives it up, too (statement_timeout, idle_in_transaction_session_timeout).",
         unit="ms",
         test="tests/integration/ingest/test_writer.py::test_a_commit_that_hangs_is_answered_as_unknown",
     )

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -252,10 +252,7 @@ class _Session:
         outcomes: list[Outcome] = []
         try:
             for start in range(0, len(records), share):
-                async with asyncio.timeout(self._settings.commit_timeout_ms / 1000):
-                    connection = await self._ready()
-                    part = await self._settled(connection, records[start : start + share])
-                    outcomes += await self._divide(connection, part)
+                outcomes += await self._in_time(self._store_part(records[start : start + share]))
             return outcomes
         except TimeoutError:
             self._drop()
@@ -268,6 +265,31 @@ class _Session:
         except BaseException:
             self._drop()
             raise
+
+    async def _in_time(self, work: Coroutine[None, None, list[Outcome]]) -> list[Outcome]:
+        """Await work on the connection for as long as a commit may take.
+
+        At the end of that time, and when we are cancelled, the connection is cut first: where the other end has gone
+        without a word (half-open), a cancelled transaction would wait for the answer to its ROLLBACK for ever.
+
+        Raises:
+            TimeoutError: it took longer.
+        """
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task}, timeout=self._settings.commit_timeout_ms / 1000)
+            if task.done():
+                return task.result()
+            raise TimeoutError
+        finally:
+            if not task.done():
+                self._drop()
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _store_part(self, records: Sequence[Record]) -> list[Outcome]:
+        connection = await self._ready()
+        return await self._divide(connection, await self._settled(connection, records))
 
     async def _settled(self, connection: Connection, records: Sequence[Record]) -> Sequence[Record]:
         """The records under the names they are stored with, once the database was asked about those that need it."""

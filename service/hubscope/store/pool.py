@@ -48,6 +48,14 @@ def away(error: BaseException) -> DatabaseAway:
 SESSION: Final = {"search_path": "", "timezone": "UTC", "jit": "off"}
 
 
+GIVEN_UP: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
+"""Without them a server that never hears of a client's end keeps its locks: the same events, sent again, would wait for
+the ones that were given up, and sessions that wait for a locked table would add up to all there may be."""
+
+KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The same for a COPY that is cut off in its middle, which no timeout of a statement ends. In seconds."""
+
+
 async def open_pool(
     dsn: str,
     *,
@@ -118,13 +126,20 @@ async def borrowed(pool: Pool, settings: Settings) -> AsyncIterator[Connection]:
         raise away(error) from error
 
 
-async def connect(dsn: str, *, role: str | None = None, name: str, timeout_s: float = 10) -> Connection:
+async def connect(
+    dsn: str, *, role: str | None = None, name: str, timeout_s: float = 10, give_up_ms: int | None = None
+) -> Connection:
     """One direct connection (migrations, jobs).
+
+    Args:
+        give_up_ms: after this time the client gives a transaction up, so the server gives it up, too.
 
     Raises:
         DatabaseAway: it cannot be made.
     """
     server_settings = {**SESSION, "application_name": f"hubscope {name}"}
+    if give_up_ms is not None:
+        server_settings |= dict.fromkeys(GIVEN_UP, str(give_up_ms)) | KEEPALIVE
     if role is not None:
         server_settings["role"] = role
     try:

@@ -373,3 +373,15 @@ async def test_another_error_is_not_tried_again() -> None:
 def test_the_server_of_the_tests_takes_no_connection_over_tcp(server: EmbeddedDatabase) -> None:
     postmaster = psutil.Process(int((server.data_dir / "postgres" / "postmaster.pid").read_text().split()[0]))
     assert [one for one in postmaster.net_connections("inet") if one.status == psutil.CONN_LISTEN] == []
+
+
+async def test_what_a_client_has_given_up_its_server_gives_up_too(database: str, admin: Connection) -> None:
+    """Although it never hears that the client is gone."""
+    lost = await connect(database, role=ROLES.writer, name="writer", give_up_ms=100)
+    await lost.execute("BEGIN; SELECT pg_advisory_xact_lock(1)")
+    await admin.execute("SELECT pg_advisory_lock(1)", timeout=DEADLINE_S)
+    lost.terminate()
+    waiting = await connect(database, role=ROLES.writer, name="writer", give_up_ms=100)
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await waiting.execute("SELECT pg_advisory_lock(1)", timeout=DEADLINE_S)
+    await waiting.close()
