@@ -21,12 +21,23 @@ import platformdirs
 from tests.bench.result import say
 from tests.timescale.server import NODE, NPM
 
-CHECKED: Final = ("postgres-mcp==0.3.0", "mcp[cli]<2")
-"""PyPI's server that checks SQL (`--access-mode restricted`), with the SDK of its time (`mcp.server.fastmcp`)."""
+CHECKED: Final = "postgres-mcp==0.3.0"
+"""PyPI's server that checks SQL (`--access-mode restricted`)."""
+CHECKED_DEPENDS_ON: Final = (
+    "mcp[cli]>=1.5,<2",
+    "pglast>=7,<8",
+    "psycopg[binary]>=3.2.6",
+    "psycopg-pool>=3.2.6",
+    "humanize>=4.8.0",
+    "attrs>=25.3.0",
+    "instructor>=1.7.9",
+)
+"""What it asks for, but for two: the SDK of its time (`mcp.server.fastmcp`, which `mcp` 2 has not), and any pglast 7,
+since the very 7.2.0 is not on every index."""
 CHECKED_NEEDS: Final = (3, 12)
 UNCHECKED: Final = "@modelcontextprotocol/server-postgres@0.6.2"
 """npm's server that does not."""
-INSTALL_TIMEOUT_S: Final = 240
+INSTALL_TIMEOUT_S: Final = 300
 
 
 class PeerUnavailable(RuntimeError):
@@ -56,11 +67,12 @@ def checked(dsn: str) -> Peer:
     def install(folder: Path) -> None:
         _run([python, "-m", "venv", str(folder)])
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, *(["--ignore-requires-python"] if note else []), *CHECKED])
+        _run([*pip, *CHECKED_DEPENDS_ON])
+        _run([*pip, "--no-deps", *(["--ignore-requires-python"] if note else []), CHECKED])
 
-    folder = _installed(f"{python} {CHECKED}", install)
+    folder = _installed(f"{CHECKED} for {python}", install)
     return Peer(
-        CHECKED[0],
+        CHECKED,
         "execute_sql",
         str(folder / "bin" / "postgres-mcp"),
         ("--access-mode", "restricted", "--transport", "stdio", dsn),
@@ -89,12 +101,20 @@ def _python() -> tuple[str, str]:
     """An interpreter for the checked peer, and what has to be said about it."""
     if sys.version_info[:2] >= CHECKED_NEEDS:
         return sys.executable, ""
-    for name in ("python3.13", "python3.12"):
-        found = shutil.which(name)
-        if found:
+    # On the path, or beside our own installation, as pyenv and its like keep them.
+    beside = sorted(Path(sys.base_prefix).parent.glob("*3.1[23]*/bin/python3"), reverse=True)
+    for candidate in ("python3.13", "python3.12", *map(str, beside)):
+        found = shutil.which(candidate)
+        if found is not None and _is_new_enough(found):
             return found, ""
     ours = ".".join(map(str, sys.version_info[:2]))
     return sys.executable, f"it asks for Python 3.12; run on {ours}, since the machine has no other"
+
+
+def _is_new_enough(python: str) -> bool:
+    """Whether it really runs (pyenv leaves names of versions that are not chosen) and is what the peer asks for."""
+    ask = f"import sys, venv; sys.exit(sys.version_info[:2] < {CHECKED_NEEDS})"
+    return subprocess.run([python, "-c", ask], capture_output=True, timeout=30).returncode == 0
 
 
 def _installed(what: str, install: Callable[[Path], None]) -> Path:
