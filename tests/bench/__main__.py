@@ -9,10 +9,15 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from tests.bench import rollup
+from tests.bench import ingest, query, rollup, wrap
 from tests.bench.result import Result
 
-BENCHES: Final[dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, Result]]]] = {"rollup": rollup.run}
+BENCHES: Final[dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, Result]]]] = {
+    "ingest": ingest.run,
+    "query": query.run,
+    "rollup": rollup.run,
+    "wrap": wrap.run,
+}
 
 
 def main() -> int:
@@ -21,7 +26,10 @@ def main() -> int:
     parser.add_argument("name", choices=sorted(BENCHES))
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
-        "--events", type=int, default=None, help="size of the largest load (default: what the bench promises)"
+        "--events",
+        type=int,
+        default=None,
+        help="size: events, or calls of each kind (default: what the bench promises)",
     )
     arguments = parser.parse_args()
     result = asyncio.run(BENCHES[arguments.name](arguments))

@@ -19,6 +19,7 @@ import uvicorn
 
 from hubscope.app import App, migrate_store, opened
 from hubscope.embedded import EmbeddedDatabase, ownership
+from hubscope.entrypoints.collector import collect_seldom
 from hubscope.entrypoints.http import asgi
 from hubscope.entrypoints.protocol import hardened, sweep
 from hubscope.entrypoints.worker_process import WorkerProcess, worker_process
@@ -288,6 +289,7 @@ async def serve(settings: Settings, tell: Tell) -> None:
         async with kept(settings), serving(settings, dsn, listener) as (url, app):
             tell(f"listening on {url}")
             tell(f"open to {await app.access()}")
+            collect_seldom()
             await stop.wait()
             tell("stopping")
 
@@ -298,5 +300,6 @@ async def up(settings: Settings, tell: Tell, ready: Callable[[Service], None]) -
     stop_on_signals(stop)
     async with running(settings, "up", tell) as service:
         ready(service)
+        collect_seldom()
         await stop.wait()
         tell("stopping")

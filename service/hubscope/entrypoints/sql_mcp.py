@@ -31,6 +31,7 @@ from pydantic import Field
 
 import hubscope
 from hubscope.entrypoints.admission import refuse_other_names
+from hubscope.entrypoints.collector import collect_seldom
 from hubscope.entrypoints.events import Receive, Scope, Send
 from hubscope.entrypoints.problems import problem
 from hubscope.entrypoints.sql_resources import SqlMcpServer, add_resources
@@ -450,7 +451,9 @@ async def run_stdio(gate: Gate) -> None:
     """Serve an MCP client that started us, until it closes our standard input."""
     custom = load(gate)
     async with opened(gate) as sql_server:
-        await build(sql_server, custom).run_stdio_async()
+        server = build(sql_server, custom)
+        collect_seldom()
+        await server.run_stdio_async()
 
 
 async def run_http(
@@ -472,6 +475,7 @@ async def run_http(
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         stopping = asyncio.create_task(stop.wait())
         ready()
+        collect_seldom()
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:

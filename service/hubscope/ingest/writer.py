@@ -419,11 +419,12 @@ class _Session:
 
     async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
         calls, checks = deltas(inserted, self._edges), check_deltas(inserted)
-        for tenant in sorted(calls.keys() | checks.keys()):
-            by_tool, latencies = calls.get(tenant, ((), ()))
-            await connection.execute(
-                QUERIES["add_pending"], tenant, uuid7(), by_tool, latencies, checks.get(tenant, ())
-            )
+        rows = [
+            (tenant, uuid7(), *calls.get(tenant, ((), ())), checks.get(tenant, ()))
+            for tenant in sorted(calls.keys() | checks.keys())
+        ]
+        if rows:
+            await connection.executemany(QUERIES["add_pending"], rows)  # one round trip, however many tenants
 
     async def _make_partitions(self, connection: Connection) -> None:
         today = datetime.now(UTC).date()
