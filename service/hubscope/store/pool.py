@@ -56,6 +56,15 @@ KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5",
 """The same for a COPY that is cut off in its middle, which no timeout of a statement ends. In seconds."""
 
 
+# Many short answers at once: starting parallel workers for each costs more than they bring, and answers would take each
+# other's cores. A plan made for other values of a range reads too much.
+READING: Final = {
+    "default_transaction_read_only": "on",
+    "max_parallel_workers_per_gather": "0",
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
 async def open_pool(
     dsn: str,
     *,
@@ -81,7 +90,7 @@ async def open_pool(
     if statement_timeout_ms is not None:
         server_settings["statement_timeout"] = str(statement_timeout_ms)
     if read_only:
-        server_settings["default_transaction_read_only"] = "on"
+        server_settings |= READING
     grace_ms = settings.pool_connection_timeout_ms
     return await asyncpg.create_pool(
         dsn,
