@@ -299,6 +299,15 @@ COUNT_SIGNALS = """
 """
 
 
+@pytest.fixture
+def _hangups_count() -> Iterator[None]:
+    """Also where the tests themselves were started with `nohup`: children inherit what is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_hangups_count")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_signal_reaches_the_server_once_and_its_exit_code_comes_back(wrapper: Wrapper, name: str) -> None:
     process = wrapper.python(COUNT_SIGNALS, start_new_session=True)
