@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -68,10 +68,10 @@ async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None
             grafana_password=settings.grafana_password,
             tell=tell,
         )
+        found = await detect(connection)
         if outcome.applied:
-            found = await detect(connection)
             tell(f"engine {found.engine}: {found.reason}")
-        if (await detect(connection)).engine == "timescale":
+        if found.engine == "timescale":
             policies = await sync_policies(connection, roles, settings)
             if policies:
                 tell(f"columnstore and retention: {', '.join(policies)}")
@@ -301,11 +301,11 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
                 pool.terminate()
 
 
-async def _keep_partitions(settings: Settings, open_writer: Callable[[], object]) -> None:
+async def _keep_partitions(settings: Settings, open_writer: Callable[[], Awaitable[Connection]]) -> None:
     """Make tomorrow's partitions before tomorrow, in the service too: it must not depend on a worker being alive."""
     while True:
         try:
-            connection: Connection = await open_writer()  # type: ignore[misc]
+            connection = await open_writer()
             try:
                 async with asyncio.timeout(settings.commit_timeout_ms / 1000):
                     await ensure_partitions(connection, settings)

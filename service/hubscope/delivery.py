@@ -123,8 +123,10 @@ def _reason(status: int, body: bytes) -> str:
 
 def _seconds(text: str | None) -> float | None:
     """Retry-After in seconds; None for a date (which hubscope never sends) or nonsense."""
-    with suppress(TypeError, ValueError):
-        seconds = float(text)  # type: ignore[arg-type]
+    if text is None:
+        return None
+    with suppress(ValueError):
+        seconds = float(text)
         if math.isfinite(seconds) and seconds >= 0:
             return seconds
     return None

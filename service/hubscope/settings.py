@@ -10,7 +10,7 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import platformdirs
@@ -51,7 +51,48 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseSettings):
+class _Sourced(BaseSettings):
+    """Settings of one kind: from arguments, then the environment, then their part of hubscope.toml.
+
+    Attributes:
+        toml_table: where they stand in hubscope.toml; None for its top.
+        toml_prefix: what their names there leave out.
+    """
+
+    toml_table: ClassVar[str | None] = None
+    toml_prefix: ClassVar[str] = "HUBSCOPE_"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then hubscope.toml in the working directory."""
+        return (init_settings, env_settings, _TomlSource(cls))
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """The settings of this process; every mistake is one InvalidSetting that names the variable.
+
+        Args:
+            overrides: values by field name, above every source.
+        """
+        try:
+            return cls(**{str(describe(cls, name)["env"]): value for name, value in overrides.items()})
+        except ValidationError as error:
+            raise InvalidSetting(_in_plain_words(error, cls)) from None
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """Every environment variable that is read, in the order of the reference page."""
+        return [str(describe(cls, name)["env"]) for name in cls.model_fields]
+
+
+class Settings(_Sourced):
     """All settings of one process. Immutable; read once at start. A variable that is empty counts as not set.
 
     Raises:
@@ -825,35 +866,6 @@ class Settings(BaseSettings):
         test="tests/integration/test_readiness.py::test_a_database_that_may_lose_commits_is_not_ready",
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then hubscope.toml in the working directory."""
-        return (init_settings, env_settings, _TomlSource(settings_cls))
-
-    @classmethod
-    def load(cls, **overrides: Any) -> Settings:
-        """The settings of this process; every mistake is one InvalidSetting that names the variable.
-
-        Args:
-            overrides: values by field name, above every source.
-        """
-        try:
-            return cls(**{str(describe(cls, name)["env"]): value for name, value in overrides.items()})
-        except ValidationError as error:
-            raise InvalidSetting(_in_plain_words(error)) from None
-
-    @classmethod
-    def variables(cls) -> list[str]:
-        """Every environment variable that is read, in the order of the reference page."""
-        return [str(describe(cls, name)["env"]) for name in cls.model_fields]
-
     def model_post_init(self, _context: Any) -> None:
         """Refuse values that cannot work together, and those whose form a type cannot state."""
         if self.host != "localhost" and not _is_address(self.host):
@@ -969,19 +981,27 @@ class Settings(BaseSettings):
 
 
 class _TomlSource(PydanticBaseSettingsSource):
-    """hubscope.toml in the working directory: the same names as the environment, in lower case, without HUBSCOPE_."""
+    """hubscope.toml in the working directory: the same names as the environment, in lower case, without the prefix."""
+
+    def __init__(self, settings: type[_Sourced]) -> None:
+        super().__init__(settings)
+        self._settings = settings
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        table = {name: value for name, value in _toml_table().items() if name not in TABLES}
-        known = {variable.removeprefix("HUBSCOPE_").lower(): variable for variable in Settings.variables()}
+        name = self._settings.toml_table
+        everything = _toml_table()
+        table = {k: v for k, v in everything.items() if k not in TABLES} if name is None else everything.get(name, {})
+        known = {
+            variable.removeprefix(self._settings.toml_prefix).lower(): variable
+            for variable in self._settings.variables()
+        }
         unknown = sorted(key for key in table if key.lower() not in known)
         if unknown:
-            raise InvalidSetting(
-                f"{CONFIG_FILE} names {unknown[0]!r}, which is no setting (see the settings reference)"
-            )
+            shown = unknown[0] if name is None else f"{name}.{unknown[0]}"
+            raise InvalidSetting(f"{CONFIG_FILE} names {shown!r}, which is no setting (see the settings reference)")
         return {known[key.lower()]: value for key, value in table.items() if value != ""}
 
 
@@ -1039,10 +1059,10 @@ def _names_one_postgresql(url: str) -> bool:
         return False
 
 
-def _in_plain_words(error: ValidationError, settings: type[BaseSettings] | None = None) -> str:
+def _in_plain_words(error: ValidationError, settings: type[BaseSettings]) -> str:
     first = error.errors(include_url=False)[0]
     variable = str(first["loc"][0]) if first["loc"] else "a setting"
-    shown = {str(field.validation_alias) for field in (settings or Settings).model_fields.values() if field.repr}
+    shown = {str(field.validation_alias) for field in settings.model_fields.values() if field.repr}
     value = f" is {repr(first.get('input'))[:100]}" if variable in shown else ""
     return f"{variable}{value}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
@@ -1050,7 +1070,7 @@ def _in_plain_words(error: ValidationError, settings: type[BaseSettings] | None 
 SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class SqlSettings(BaseSettings):
+class SqlSettings(_Sourced):
     """Settings of the read-only SQL server: what it serves, to whom it connects, within which limits.
 
     The names are those of the server's specification, which belong to it alone; in hubscope.toml they stand in `[sql]`.
@@ -1059,6 +1079,8 @@ class SqlSettings(BaseSettings):
         InvalidSetting: from `load`, naming the variable and the allowed values.
     """
 
+    toml_table: ClassVar[str | None] = SQL_TABLE
+    toml_prefix: ClassVar[str] = "HUBSCOPE_SQL_"
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     database_url: str | None = _setting(
@@ -1262,35 +1284,6 @@ class SqlSettings(BaseSettings):
         test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then `[sql]` of hubscope.toml."""
-        return (init_settings, env_settings, _SqlTomlSource(settings_cls))
-
-    @classmethod
-    def load(cls, **overrides: Any) -> SqlSettings:
-        """The settings of this process; every mistake is one InvalidSetting that names the variable.
-
-        Args:
-            overrides: values by field name, above every source.
-        """
-        try:
-            return cls(**{str(describe(cls, name)["env"]): value for name, value in overrides.items()})
-        except ValidationError as error:
-            raise InvalidSetting(_in_plain_words(error, cls)) from None
-
-    @classmethod
-    def variables(cls) -> list[str]:
-        """Every environment variable that is read, in the order of the reference page."""
-        return [str(describe(cls, name)["env"]) for name in cls.model_fields]
-
     def model_post_init(self, _context: Any) -> None:
         """Refuse a URL that is none."""
         if self.database_url is not None and not _names_one_postgresql(self.database_url):
@@ -1298,17 +1291,3 @@ class SqlSettings(BaseSettings):
                 "DATABASE_URL is not the URL of one PostgreSQL"
                 " (postgresql://user:password@host:5432/database, special characters percent-encoded)"
             )
-
-
-class _SqlTomlSource(_TomlSource):
-    """`[sql]` of hubscope.toml: the same names as the environment, in lower case, without HUBSCOPE_SQL_."""
-
-    def __call__(self) -> dict[str, Any]:
-        table = _toml_table().get(SQL_TABLE, {})
-        known = {variable.removeprefix("HUBSCOPE_SQL_").lower(): variable for variable in SqlSettings.variables()}
-        unknown = sorted(key for key in table if key.lower() not in known)
-        if unknown:
-            raise InvalidSetting(
-                f"{CONFIG_FILE} names '{SQL_TABLE}.{unknown[0]}', which is no setting (see the settings reference)"
-            )
-        return {known[key.lower()]: value for key, value in table.items() if value != ""}

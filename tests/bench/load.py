@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubscope.model import ToolCall
+from hubscope.store.retention import midnight
 
 SEED: Final = 20261121
 DAYS: Final = 30
@@ -202,11 +203,6 @@ def standard_load(events: int, end: datetime, seed: int = SEED) -> Load:
         id_low=id_low[arrival],
         again=np.sort(draw.choice(events, int(events * DUPLICATE_SHARE), replace=False)),
     )
-
-
-def midnight(now: datetime) -> datetime:
-    """The start of a day (UTC)."""
-    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def days_of(load: Load) -> tuple[datetime, datetime]:

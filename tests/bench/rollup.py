@@ -33,7 +33,7 @@ from hubscope.store import Connection, connect, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
 from hubscope.store.pack import pack
 from hubscope.store.policies import to_columnstore
-from hubscope.store.retention import horizons, retain
+from hubscope.store.retention import horizons, midnight, retain
 from tests.bench.load import TENANTS, Load, days_of, facts, standard_load
 from tests.bench.result import Result, middle, percentile, rounded, say
 from tests.timescale.server import TimescaleServer, TimescaleUnavailable
@@ -265,12 +265,12 @@ async def _check(worker: Connection, load: Load) -> None:
 async def _questions(worker: Connection, app: App, end: datetime, filled: Filled) -> None:
     """p95 per tool over a day and over a month: from the rollup, and from raw."""
     tenant = Principal(tenant=TENANT, scopes=LOCAL.scopes)
-    midnight = end.replace(hour=0, minute=0, second=0, microsecond=0)
-    month = midnight - timedelta(days=29)
+    today = midnight(end)
+    month = today - timedelta(days=29)
     day = (end - timedelta(hours=24)).replace(minute=0, second=0, microsecond=0)
     asked = {
         # from where on days, from where on hours, to where
-        "month": (TENANT, month, midnight, end),
+        "month": (TENANT, month, today, end),
         "day": (TENANT, day, day, end),
     }
     times: dict[str, list[float]] = {}

@@ -159,28 +159,28 @@ def server(raw: bytes, error_chars: int) -> Server | None:
     try:
         info = _SERVER.decode(raw)
         offers = _CAPABILITIES.decode(info.capabilities) if _given(info.capabilities) else _Capabilities()
-        about = _VERSION.decode(info.serverInfo) if _given(info.serverInfo) else _Version()
+        about = _VERSION.decode(info.server_info) if _given(info.server_info) else _Version()
         uptime = msgspec.json.decode(info.uptime, type=float) if _given(info.uptime) else 0.0
     except UNREADABLE:
         return None
     name = name_of(info.name)
     if not name:
         return None
-    transport = _text(info.transportType)
+    transport = _text(info.transport_type)
     return Server(
         name=name,
         status=_word(info.status),
         # The hub calls every remote server `sse`, whatever it speaks with it.
         transport="stdio" if transport == "stdio" else "http" if transport else "",
         uptime_s=max(uptime, 0.0),
-        last_started=_text(info.lastStarted)[:64],
+        last_started=_text(info.last_started)[:64],
         error=fit(_text(info.error), error_chars),
         offers=(
             ("tools", _names(each.name for each in offers.tools)),
             (
                 "resources",
                 _names(
-                    [each.uri for each in offers.resources] + [each.uriTemplate for each in offers.resourceTemplates]
+                    [each.uri for each in offers.resources] + [each.uri_template for each in offers.resource_templates]
                 ),
             ),
             ("prompts", _names(each.name for each in offers.prompts)),
@@ -220,14 +220,14 @@ class _Located(Struct):
     uri: str = ""
 
 
-class _Template(Struct):
-    uriTemplate: str = ""  # noqa: N815
+class _Template(Struct, rename="camel"):
+    uri_template: str = ""
 
 
-class _Capabilities(Struct):
+class _Capabilities(Struct, rename="camel"):
     tools: list[_Named] = []
     resources: list[_Located] = []
-    resourceTemplates: list[_Template] = []  # noqa: N815
+    resource_templates: list[_Template] = []
     prompts: list[_Named] = []
 
 
@@ -236,15 +236,15 @@ class _Version(Struct):
     version: Raw = Raw(b"")
 
 
-class _Server(Struct):
+class _Server(Struct, rename="camel"):
     name: str
     status: str
-    transportType: Raw = Raw(b"")  # noqa: N815
+    transport_type: Raw = Raw(b"")
     error: Raw = Raw(b"")
     capabilities: Raw = Raw(b"")
     uptime: Raw = Raw(b"")
-    lastStarted: Raw = Raw(b"")  # noqa: N815
-    serverInfo: Raw = Raw(b"")  # noqa: N815
+    last_started: Raw = Raw(b"")
+    server_info: Raw = Raw(b"")
 
 
 class _Health(Struct):
@@ -275,10 +275,10 @@ class _Changes(Struct):
     modified: list[str] = []
 
 
-class _Subscribed(Struct):
+class _Subscribed(Struct, rename="camel"):
     type: str
     server: Raw = Raw(b"")
-    isSignificant: Raw = Raw(b"")  # noqa: N815
+    is_significant: Raw = Raw(b"")
     changes: Raw = Raw(b"")
     reason: Raw = Raw(b"")
 
@@ -300,7 +300,7 @@ def _subscription(told: _Subscribed) -> Signal | None:
         kind, name = kinds.get(told.type.removesuffix("_list_changed")), name_of(_text(told.server))
         return ListChanged(name, kind) if kind and name else None
     if told.type == "config_changed":
-        return ConfigChanged(bytes(told.isSignificant) == b"true")
+        return ConfigChanged(bytes(told.is_significant) == b"true")
     if told.type == "servers_updated":
         changes = _CHANGES.decode(told.changes) if _given(told.changes) else _Changes()
         return ServersUpdated(

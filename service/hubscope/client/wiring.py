@@ -209,7 +209,7 @@ class Integration:
         """Recording is never a reason for a hub to fail."""
         try:
             return function(*args)
-        except Exception:
+        except Exception:  # whatever a hub hands over: told once, and the hub goes on
             if not self._complained:
                 self._complained = True
                 log.warning("something of the hub cannot be recorded", exc_info=True)

@@ -93,6 +93,11 @@ def _chain_payload(event: ChainEvent | ChainStepEvent, free: str | None) -> str:
     return msgspec.json.encode(about).decode()
 
 
+def hour_of(time: datetime) -> datetime:
+    """The start of the hour that a time (UTC) lies in."""
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
 def deltas(
     records: Iterable[Record], edges: Sequence[float]
 ) -> dict[str, tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
@@ -113,7 +118,7 @@ def deltas(
             continue
         tenant = item.key[0]
         time = event.time.astimezone(UTC)
-        hour = time.replace(minute=0, second=0, microsecond=0)
+        hour = hour_of(time)
         sums = calls.setdefault(tenant, {}).setdefault(
             (hour, event.hub, event.server, event.tool, event.transport, event.client), [0] * 11 + [time]
         )
@@ -145,7 +150,7 @@ def deltas(
 def touched_hours(records: Iterable[Record]) -> set[tuple[str, datetime]]:
     """The tenants and hours (UTC) whose rollups newly stored rows change."""
     return {
-        (item.key[0], item.event.time.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
+        (item.key[0], hour_of(item.event.time.astimezone(UTC)))
         for item in records
         if item.counted and isinstance(item.event, ToolCall | ServerEvent)
     }
@@ -163,7 +168,7 @@ def check_deltas(records: Iterable[Record]) -> dict[str, list[tuple[Any, ...]]]:
         if not isinstance(event, ServerEvent):
             continue
         time = event.time.astimezone(UTC)
-        hour = time.replace(minute=0, second=0, microsecond=0)
+        hour = hour_of(time)
         sums = checks.setdefault(item.key[0], {}).setdefault(
             (hour, event.hub, event.server, event.source), [0] * 9 + [time]
         )

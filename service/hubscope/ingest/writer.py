@@ -23,7 +23,7 @@ import structlog
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShareExceeded, ShuttingDown
 from hubscope.ids import uuid7
 from hubscope.ingest.names import Names, monotonic
-from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas, touched_hours
+from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas, hour_of, touched_hours
 from hubscope.ingest.rows import record as make_record
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
@@ -410,7 +410,7 @@ class _Session:
             await self._add_pending(connection, inserted)
 
     async def _mark_late_hours(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        this_hour = hour_of(datetime.now(UTC))
         # The database decides by its own clock; ours only spares it the question for what is of this hour.
         late = sorted(touched for touched in touched_hours(inserted) if touched[1] < this_hour)
         if late:

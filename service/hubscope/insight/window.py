@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from hubscope.errors import InvalidParameter
+from hubscope.store.retention import kept_from
 
 GroupBy = Literal["minute", "hour", "day"]
 GROUPINGS: Final[tuple[GroupBy, ...]] = ("minute", "hour", "day")
@@ -89,11 +90,6 @@ def floor(time: datetime, unit: GroupBy) -> datetime:
         return time
     time = time.replace(minute=0)
     return time if unit == "hour" else time.replace(hour=0)
-
-
-def kept_from(now: datetime, days: int) -> datetime:
-    """The oldest hour of what is kept for so many days: retention takes whole days (UTC)."""
-    return floor(now - timedelta(days=days), "day")
 
 
 def window(text: str, group_by: str, now: datetime, *, real_time: bool, limits: Limits) -> Window:

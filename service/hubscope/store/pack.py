@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from hubscope.settings import Settings
 from hubscope.store.pool import Connection
-from hubscope.store.retention import midnight
+from hubscope.store.retention import kept_from
 
 
 async def pack(connection: Connection, settings: Settings, now: datetime) -> int:
@@ -18,7 +18,7 @@ async def pack(connection: Connection, settings: Settings, now: datetime) -> int
     """
     if not settings.pack_after_days:
         return 0
-    before = midnight(now - timedelta(days=settings.pack_after_days))
+    before = kept_from(now, settings.pack_after_days)
     days = await connection.fetch(
         "SELECT DISTINCT day FROM rollup.stored_tool_latency_daily WHERE day < $1 ORDER BY day", before
     )

@@ -122,17 +122,18 @@ def midnight(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def kept_from(now: datetime, days: int) -> datetime:
+    """The oldest moment of what is kept for so many days: retention takes whole days (UTC)."""
+    return midnight(now - timedelta(days=days))
+
+
 def horizons(settings: Settings, now: datetime) -> Horizons:
     """What the settings say at a time."""
-
-    def ago(days: int) -> datetime:
-        return midnight(now - timedelta(days=days))
-
     return Horizons(
-        raw=ago(settings.retention_raw_days),
-        hourly=ago(settings.retention_hourly_days),
-        hourly_latency=ago(settings.retention_hourly_latency_days),
-        daily=ago(settings.retention_daily_days) if settings.retention_daily_days else None,
+        raw=kept_from(now, settings.retention_raw_days),
+        hourly=kept_from(now, settings.retention_hourly_days),
+        hourly_latency=kept_from(now, settings.retention_hourly_latency_days),
+        daily=kept_from(now, settings.retention_daily_days) if settings.retention_daily_days else None,
     )
 
 
