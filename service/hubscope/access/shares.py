@@ -50,7 +50,8 @@ class Rates:
         if level <= 0:
             raise RateExceeded(
                 f"tenant {tenant} sends more than {self._rate} events/s (HUBSCOPE_TENANT_EVENTS_PER_SECOND)",
-                retry_after_seconds=max(1, math.ceil(-level / self._rate)),
+                # The next whole second at which something is in the bucket, not that at which it is just empty.
+                retry_after_seconds=math.floor(-level / self._rate) + 1,
                 limit_events_per_second=self._rate,
             )
 
