@@ -15,6 +15,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -143,6 +144,30 @@ def suspicious(text: str) -> bool:
     """Whether there may be a secret in it. False is certain; True costs a rewrite, which may change nothing."""
     low = text.lower()
     return _GLANCE.search(low) is not None and _SUSPECT.search(low) is not None
+
+
+def suspects(documents: Sequence[str]) -> Sequence[int]:
+    """Which of many JSON documents are worth a closer look (`redact_json`): the others have no secret in them.
+
+    One search over all of them together costs a fraction of one for each.
+    """
+    low = _BETWEEN.join(documents).lower()
+    found: list[int] = []
+    at = start = 0
+    while match := _GLANCE.search(low, start):
+        at += low.count(_BETWEEN, start, match.start())
+        found.append(at)
+        end = low.find(_BETWEEN, match.end())
+        if end < 0:
+            break
+        at, start = at + 1, end + 1
+    if "\\" in low:  # characters that need no escape may hide a name
+        found = sorted({*found, *(at for at, document in enumerate(documents) if "\\" in document)})
+    return found
+
+
+_BETWEEN: Final = "\0"
+"""Between documents that are searched together; no JSON text holds it, and no pattern."""
 
 
 def redact_text(text: str) -> str:

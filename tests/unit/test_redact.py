@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hubscope import redact
-from hubscope.redact import REDACTED, is_secret_name, redact_json, redact_text, suspicious
+from hubscope.redact import REDACTED, is_secret_name, redact_json, redact_text, suspects, suspicious
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nabc+/=\n-----END RSA PRIVATE KEY-----"
@@ -257,6 +257,17 @@ def test_json_keeps_its_structure_and_is_redacted_once(value: Any) -> None:
     once = redact_json(json.dumps(value))
     assert shape(json.loads(once)) == shape(value)
     assert redact_json(once) == once
+
+
+@given(st.lists(JSON_VALUES, max_size=8), st.booleans())
+def test_a_look_over_many_documents_finds_each_that_has_a_secret(values: list[Any], ascii_only: bool) -> None:
+    documents = [json.dumps(value, ensure_ascii=ascii_only, indent=len(values) % 2 or None) for value in values]
+    changed = {at for at, document in enumerate(documents) if redact_json(document) != document}
+    assert changed <= set(suspects(documents))
+
+
+def test_a_look_over_many_documents_leaves_plain_ones_alone() -> None:
+    assert list(suspects(['{"model": "large"}', '{"password": "x"}', "", '{"a": "\\u00e9"}', "{}"])) == [1, 3]
 
 
 @given(st.sampled_from(GOES), st.text(max_size=20))

@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from hubscope.errors import InvalidRequest, TooManyEvents, UnsupportedMediaType
 from hubscope.model import EVENT_TYPES, Event, Rejected, RejectionCode, ServerEvent, ToolCall
@@ -71,19 +71,17 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One event that can be stored: its place in the post, its identity, and itself."""
-
-    index: int
-    event_id: UUID
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """What one post holds, in the order sent."""
+    """What one post holds, in the order sent.
 
-    items: list[Item]
+    Attributes:
+        events: those that can be stored, each with its event_id.
+        places: where in the post each of them stood, from 0.
+        rejected: the others.
+    """
+
+    events: Sequence[Event]
+    places: Sequence[int]
     rejected: list[Rejected]
 
 
@@ -127,17 +125,48 @@ def read(
     if len(found) > max_events:
         raise TooManyEvents(f"more than {max_events} events in one post", limit_events=max_events)
     plain = body.isascii() and b"\\u" not in body
-    batch = Batch([], [])
+    if plain and _all_fine(found, window, max_free_bytes, max_free_depth):
+        return Batch(found, range(len(found)), [])  # type: ignore[arg-type]  # no text among them
+    events: list[Event] = []
+    places: list[int] = []
+    rejected: list[Rejected] = []
     for index, sent in enumerate(found):
         event = _one(index, sent) if isinstance(sent, bytes) else sent
         if not isinstance(event, Rejected):
             problem = _problem(event, window, plain) or _free_problem(event, max_free_bytes, max_free_depth)
             if problem is None:
-                batch.items.append(Item(index, event.event_id or derived_id(tenant, event), event))
+                if event.event_id is None:
+                    event = structs.replace(event, event_id=derived_id(tenant, event))
+                events.append(event)
+                places.append(index)
                 continue
             event = Rejected(index, str(event.event_id) if event.event_id else None, *problem)
-        batch.rejected.append(event)
-    return batch
+        rejected.append(event)
+    return Batch(events, places, rejected)
+
+
+def _all_fine(found: Sequence[Event | bytes], window: Window, max_free_bytes: int, max_free_depth: int) -> bool:
+    """Whether a plain post can be taken as it is: calls only, which is what a busy hub sends. False says nothing.
+
+    It asks what `_problem` and `_free_problem` ask of each event, for all of them at once: a tenth of the time.
+    """
+    if set(map(type, found)) != {ToolCall}:
+        return False
+    calls: Sequence[ToolCall] = found  # type: ignore[assignment]
+    times = [call.time for call in calls]
+    if min(times) < window.oldest or max(times) > window.newest:
+        return False
+    for call in calls:
+        free = bytes(call.attrs)
+        if free != b"null" and (
+            not free.startswith(b"{")
+            or len(free) > max_free_bytes
+            or free.count(b"{") + free.count(b"[") > max_free_depth
+        ):
+            return False
+        if call.event_id is None:
+            return False
+    return True
 
 
 def checked(event: Event, window: Window) -> tuple[RejectionCode, str] | None:
@@ -225,7 +254,15 @@ def _why(body: bytes, wrapped: bool) -> str:
     )
 
 
-def _lines(body: bytes) -> list[bytes]:
+def _lines(body: bytes) -> Sequence[Event | bytes]:
+    """The events of lines; the lines, where one of them cannot be decoded."""
+    try:
+        events = _EVENT.decode_lines(body)
+        # The decoder takes two events on a line, and one that goes over several.
+        if len(events) == body.count(b"\n") + (not body.endswith(b"\n")):
+            return events
+    except _MALFORMED:
+        pass
     lines = [line for line in body.split(b"\n") if line.strip()]
     if not lines:
         raise InvalidRequest("the body is empty; send one JSON event a line")

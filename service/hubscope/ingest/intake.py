@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
 from hubscope.access import Principal, Rates
-from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, read
+from hubscope.ingest.envelope import NDJSON_TYPES, Window, read
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import record
-from hubscope.ingest.scrub import scrubbed
+from hubscope.ingest.scrub import scrubbed, to_scrub
 from hubscope.ingest.spans import SpanLimits, SpanReceipt, read_traces
 from hubscope.ingest.writer import Fate, Refused, Writer
 from hubscope.instruments import Instruments
-from hubscope.model import EVENT_TYPES, Receipt, Rejected
+from hubscope.model import EVENT_TYPES, Event, Receipt, Rejected
 from hubscope.settings import Settings
 from hubscope.store import Connection
 
@@ -81,8 +82,8 @@ class Ingest:
             max_events=self._settings.max_batch_events,
             **self._free,
         )
-        self._rates.spend(principal.tenant, len(batch.items) + len(batch.rejected))
-        return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
+        self._rates.spend(principal.tenant, len(batch.events) + len(batch.rejected))
+        return await self._commit(principal.tenant, batch.events, batch.places, batch.rejected, len(body))
 
     async def history(
         self,
@@ -104,8 +105,8 @@ class Ingest:
         """
         window = Window(oldest, self._window().newest)
         batch = read(body, NDJSON_TYPES[0], tenant=principal.tenant, window=window, max_events=max_events, **self._free)
-        await prepare({item.event.time.astimezone(UTC).date() for item in batch.items})
-        return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
+        await prepare({event.time.astimezone(UTC).date() for event in batch.events})
+        return await self._commit(principal.tenant, batch.events, batch.places, batch.rejected, len(body))
 
     async def spans(self, principal: Principal, body: bytes, content_type: str) -> SpanReceipt:
         """Commit the tool calls of one OTLP export.
@@ -131,8 +132,8 @@ class Ingest:
             max_calls=settings.max_batch_events,
             limits=SpanLimits(settings.otlp_max_attributes, settings.otlp_max_attribute_chars),
         )
-        self._rates.spend(principal.tenant, len(traces.items) + len(traces.rejected))
-        receipt = await self._commit(principal.tenant, traces.items, traces.rejected, len(body))
+        self._rates.spend(principal.tenant, len(traces.events) + len(traces.rejected))
+        receipt = await self._commit(principal.tenant, traces.events, traces.places, traces.rejected, len(body))
         count = self._instruments.spans.labels
         count("accepted").inc(receipt.accepted)
         count("duplicate").inc(receipt.duplicates)
@@ -147,38 +148,52 @@ class Ingest:
             max_skew_seconds=self._settings.max_clock_skew_seconds,
         )
 
-    async def _commit(self, tenant: str, items: list[Item], refused: list[Rejected], size: int) -> Receipt:
+    async def _commit(
+        self, tenant: str, events: Sequence[Event], places: Sequence[int], refused: list[Rejected], size: int
+    ) -> Receipt:
         """Whatever way events come, this is the one on which they are scrubbed, stored and counted."""
-        cap = self._settings.error_message_max_chars
-        now = paused = monotonic()
-        records = []
-        for item in items:
-            if monotonic() - paused > PAUSE_AFTER_S:  # much to redact: other posts are answered meanwhile
-                await asyncio.sleep(0)
-                paused = monotonic()
-            event = scrubbed(item.event, cap)
-            settled = self._names.settle(tenant, event, now)
-            if settled is None:
-                records.append(record(tenant, item.event_id, event, settled=False))
-            else:
-                records.append(record(tenant, item.event_id, settled.event, settled.counted))
+        suspects = to_scrub(events)
+        if suspects:
+            events = await self._scrubbed(events, suspects)
+        settled = self._names.settle_all(tenant, events, monotonic())
+        records = [
+            record(tenant, event.event_id, event, settled=False)  # type: ignore[arg-type]  # each has its id by now
+            if known is None
+            else record(tenant, event.event_id, known.event, known.counted)  # type: ignore[arg-type]
+            for event, known in zip(events, settled, strict=True)
+        ]
         # Shielded: a client that hangs up does not take its neighbours' commit along.
         outcomes = await asyncio.shield(self._writer.store(records, size))
         rejected = list(refused)
+        told = Counter(zip(map(type, events), outcomes, strict=True))
         accepted = duplicates = 0
         count = self._instruments.events.labels
-        for item, outcome in zip(items, outcomes, strict=True):
-            kind = _NAME_OF[type(item.event)]
-            match outcome:
-                case Fate.ACCEPTED:
-                    accepted += 1
-                    count(kind, "accepted").inc()
-                case Fate.DUPLICATE:
-                    duplicates += 1
-                    count(kind, "duplicate").inc()
-                case Refused(detail):
-                    rejected.append(Rejected(item.index, str(item.event_id), "unstorable", detail))
+        for (kind, outcome), number in told.items():
+            if outcome is Fate.ACCEPTED:
+                accepted += number
+                count(_NAME_OF[kind], "accepted").inc(number)
+            elif outcome is Fate.DUPLICATE:
+                duplicates += number
+                count(_NAME_OF[kind], "duplicate").inc(number)
+        if accepted + duplicates < len(events):
+            rejected += [
+                Rejected(place, str(event.event_id), "unstorable", outcome.detail)
+                for place, event, outcome in zip(places, events, outcomes, strict=True)
+                if isinstance(outcome, Refused)
+            ]
         if rejected:
             rejected.sort(key=lambda one: one.index)
             count("any", "rejected").inc(len(rejected))
         return Receipt(accepted, duplicates, rejected)
+
+    async def _scrubbed(self, events: Sequence[Event], suspects: Sequence[int]) -> Sequence[Event]:
+        """The events, those in the places named without secrets."""
+        cap = self._settings.error_message_max_chars
+        clean = list(events)
+        paused = monotonic()
+        for place in suspects:
+            if monotonic() - paused > PAUSE_AFTER_S:  # much to redact: other posts are answered meanwhile
+                await asyncio.sleep(0)
+                paused = monotonic()
+            clean[place] = scrubbed(clean[place], cap)
+        return clean

@@ -35,6 +35,9 @@ OTHER: Final = "_other"
 REREAD_S: Final = 60.0
 """How old what this process knows may be; a switch of vantage lies further ahead than this (twice)."""
 
+PLAIN_MOST: Final = 20_000
+"""Combinations of names that are remembered per tenant between two readings; past it they are met anew."""
+
 VANTAGES: Final = ("server", "wrapper", "hub", "client")
 """From the most complete observer to the least. Hub and own are callers and see different calls: they rank the same."""
 RANK: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(VANTAGES)} | {"own": VANTAGES.index("hub")}
@@ -42,8 +45,7 @@ RANK: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(VANTAGE
 log = structlog.get_logger("hubscope.ingest")
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """An event under the names it is stored with, and whether it is part of the rollups."""
 
     event: Event
@@ -72,6 +74,8 @@ class _Tenant:
     hubs: set[str]
     full: set[str]
     read_at: float
+    plain: dict[tuple[str, ...], _Server] = field(default_factory=dict)
+    """Hub, server, tool, client and vantage of calls that are stored as they come and count at any time -> server."""
 
 
 class Names:
@@ -94,6 +98,24 @@ class Names:
         self._instruments = instruments
         self._tenants: dict[str, _Tenant] = {}
         self._told: set[tuple[str, str]] = set()
+
+    def settle_all(self, tenant: str, events: Iterable[Event], now: float) -> list[Settled | None]:
+        """`settle` for each event of a post."""
+        known = self._tenants.get(tenant)
+        plain = known.plain if known is not None and now - known.read_at <= REREAD_S else {}
+        settled: list[Settled | None] = []
+        for event in events:
+            server = (
+                plain.get((event.hub, event.server, event.tool, event.client, event.vantage))
+                if type(event) is ToolCall
+                else None
+            )
+            if server is None:
+                settled.append(self.settle(tenant, event, now))
+            else:
+                server.overlooked_since = None
+                settled.append(Settled(event, True))
+        return settled
 
     def settle(self, tenant: str, event: Event, now: float, *, final: bool = False) -> Settled | None:
         """The event as it is stored.
@@ -121,6 +143,10 @@ class Names:
             and event.hub in known.hubs
         ):
             counted = self._counts(server, event, now, final)
+            if counted and len(server.vantages) == 1:
+                if len(known.plain) >= PLAIN_MOST:
+                    known.plain.clear()
+                known.plain[event.hub, event.server, event.tool, event.client, event.vantage] = server
             return None if counted is None else Settled(event, counted)
         return self._folded(tenant, known, event, now, final)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from hubscope.ingest.envelope import extra, json_object
 from hubscope.ingest.fingerprint import fingerprint
@@ -19,11 +19,8 @@ Key = tuple[str, UUID, datetime]
 """Identity of an event: tenant, event_id, time."""
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "tool_calls": (
-        "tenant_id", "event_id", "time", "hub", "server", "tool", "status", "duration_ms", "error_type",
-        "error_message", "error_fingerprint", "session_id", "client", "transport", "trace_id", "span_id", "chain_id",
-        "step_index", "request_bytes", "response_bytes", "vantage", "counted", "attrs",
-    ),
+    # As the fields of a call are, so that a row is made of a call in one go.
+    "tool_calls": ("tenant_id", *ToolCall.__struct_fields__, "error_fingerprint", "counted"),
     "server_events": (
         "tenant_id", "event_id", "time", "hub", "server", "source", "outcome", "state", "valid_until", "latency_ms",
         "transport", "tools", "resources", "prompts", "error_type", "error_message", "attrs",
@@ -35,12 +32,10 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 _TYPE_OF: Final = {AuditEvent: "audit", ChainEvent: "chain", ChainStepEvent: "chain_step", HubEvent: "hub_event"}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """An event on its way into the store.
 
     Attributes:
-        key: its identity.
         table: raw.<table> that it belongs to.
         columns: its values, in the order of COLUMNS[table].
         event: the event itself, for the rollups.
@@ -48,27 +43,36 @@ class Record:
         settled: its names are admitted and it is known whether it counts; otherwise the writer asks the database first.
     """
 
-    key: Key
     table: str
     columns: tuple[Any, ...]
     event: Event
     counted: bool = True
     settled: bool = True
 
+    @property
+    def tenant(self) -> str:
+        """Whose event it is."""
+        tenant: str = self.columns[0]
+        return tenant
+
+    @property
+    def key(self) -> Key:
+        """Its identity."""
+        if self.table == "tool_calls":
+            return self.columns[0], self.columns[2], self.columns[1]
+        return self.columns[0], self.columns[1], self.columns[2]
+
 
 def record(tenant: str, event_id: UUID, event: Event, counted: bool = True, settled: bool = True) -> Record:
     """Lay an event out as the row it becomes."""
+    if isinstance(event, ToolCall):
+        values = structs.astuple(event)
+        last = json_object(event.attrs), fingerprint(event.error_message), counted
+        columns: tuple[Any, ...] = (tenant, values[0], event_id, *values[2:-1], *last)
+        return Record("tool_calls", columns, event, counted, settled)
     key = (tenant, event_id, event.time)
     free = json_object(extra(event))
     match event:
-        case ToolCall():
-            table = "tool_calls"
-            columns: tuple[Any, ...] = (
-                *key, event.hub, event.server, event.tool, event.status, event.duration_ms, event.error_type,
-                event.error_message, fingerprint(event.error_message), event.session_id, event.client,
-                event.transport, event.trace_id, event.span_id, event.chain_id, event.step_index, event.request_bytes,
-                event.response_bytes, event.vantage, counted, free,
-            )  # fmt: skip
         case ServerEvent():
             table = "server_events"
             columns = (
@@ -76,13 +80,13 @@ def record(tenant: str, event_id: UUID, event: Event, counted: bool = True, sett
                 event.latency_ms, event.transport, event.tools, event.resources, event.prompts, event.error_type,
                 event.error_message, free,
             )  # fmt: skip
-        case _:
+        case HubEvent() | AuditEvent():
             table = "hub_events"
-            if isinstance(event, HubEvent | AuditEvent):
-                columns = (*key, event.hub, _TYPE_OF[type(event)], event.name, free)
-            else:
-                columns = (*key, event.hub, _TYPE_OF[type(event)], event.chain_id, _chain_payload(event, free))
-    return Record(key, table, columns, event, counted, settled)
+            columns = (*key, event.hub, _TYPE_OF[type(event)], event.name, free)
+        case ChainEvent() | ChainStepEvent():
+            table = "hub_events"
+            columns = (*key, event.hub, _TYPE_OF[type(event)], event.chain_id, _chain_payload(event, free))
+    return Record(table, columns, event, counted, settled)
 
 
 def _chain_payload(event: ChainEvent | ChainStepEvent, free: str | None) -> str:

@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Raw
 
 from hubscope.errors import TooLarge
-from hubscope.ingest.envelope import Item, Window, checked
+from hubscope.ingest.envelope import Window, checked
 from hubscope.ingest.otlp import Span, read_spans, storable
-from hubscope.model import CallStatus, Rejected, RejectionCode, ToolCall, Transport, Vantage
+from hubscope.model import CallStatus, Event, Rejected, RejectionCode, ToolCall, Transport, Vantage
 
 UNNAMED_SERVER: Final = "unknown"
 """The server of a span that does not say which; from a client's span it is kept and never counted."""
@@ -35,12 +35,14 @@ class Traces:
     """What one export holds.
 
     Attributes:
-        items: tool calls that can be stored.
+        events: tool calls that can be stored, each with its event_id.
+        places: which spans of the export they are, from 0.
         rejected: tool calls that cannot; `index` counts the spans of the export from 0.
         ignored: how many spans are no tool calls.
     """
 
-    items: list[Item]
+    events: list[Event]
+    places: list[int]
     rejected: list[Rejected]
     ignored: int
 
@@ -82,13 +84,13 @@ def read_traces(body: bytes, content_type: str, *, window: Window, max_calls: in
         InvalidRequest: the body cannot be read; nothing of it is taken.
         TooLarge: more than `max_calls` tool calls; nothing of it is taken.
     """
-    found = Traces([], [], 0)
+    found = Traces([], [], [], 0)
     ignored = 0
     for index, span in enumerate(read_spans(body, content_type)):
         if not is_tool_call(span):
             ignored += 1
             continue
-        if len(found.items) + len(found.rejected) >= max_calls:
+        if len(found.events) + len(found.rejected) >= max_calls:
             raise TooLarge(f"more than {max_calls} tool calls in one export", limit_events=max_calls)
         event = _event(span, limits)
         problem = event if isinstance(event, tuple) else checked(event, window)
@@ -96,9 +98,9 @@ def read_traces(body: bytes, content_type: str, *, window: Window, max_calls: in
             assert problem is not None
             found.rejected.append(Rejected(index, span.span_id[:32] or None, *problem))
         else:
-            assert event.event_id is not None
-            found.items.append(Item(index, event.event_id, event))
-    return Traces(found.items, found.rejected, ignored)
+            found.events.append(event)
+            found.places.append(index)
+    return Traces(found.events, found.places, found.rejected, ignored)
 
 
 def is_tool_call(span: Span) -> bool:

@@ -145,7 +145,7 @@ class Writer:
                 f"{self._events} events ({self._bytes} bytes) are waiting already; at most {settings.queue_max_events}"
                 f" events and {settings.queue_max_bytes} bytes wait"
             )
-        self._refuse_more_than_a_share(records[0].key[0], len(records), size)
+        self._refuse_more_than_a_share(records[0].tenant, len(records), size)
         waiting = _Waiting(records, size)
         self._count(waiting, +1)
         async with self._arrived:
@@ -169,7 +169,7 @@ class Writer:
     def _count(self, waiting: _Waiting, sign: int) -> None:
         self._events += sign * len(waiting.records)
         self._bytes += sign * waiting.size
-        tenant = waiting.records[0].key[0]
+        tenant = waiting.records[0].tenant
         share = self._of_tenant.setdefault(tenant, [0, 0])
         share[0] += sign * len(waiting.records)
         share[1] += sign * waiting.size
@@ -293,7 +293,7 @@ class _Session:
 
     async def _settled(self, connection: Connection, records: Sequence[Record]) -> Sequence[Record]:
         """The records under the names they are stored with, once the database was asked about those that need it."""
-        open_ones = [(record.key[0], record.event) for record in records if not record.settled]
+        open_ones = [(record.tenant, record.event) for record in records if not record.settled]
         if not open_ones:
             return records
         now = monotonic()

@@ -101,6 +101,19 @@ async def test_past_the_limit_a_name_is_stored_as_other(
     assert await admin.fetchval(f"SELECT count(DISTINCT {kind}) FROM rollup.tool_calls_hourly") == 3
 
 
+async def test_a_whole_post_is_settled_as_its_events_are_one_by_one(settings: Settings, writer: Connection) -> None:
+    known = names(settings)
+    better, worse = event(server="a", vantage="server"), event(server="a", vantage="client")
+    post = [event(server="a"), better, worse, event(server="b"), event(server="c")]
+    assert known.settle_all("default", post, 0.0) == [None] * len(post)
+    for one in post[:4]:
+        await settled(known, writer, one)
+    for _ in range(2):  # met for the first time, and known from then on
+        assert known.settle_all("default", post, 0.0) == [known.settle("default", one, 0.0) for one in post]
+    assert known.settle_all("default", post, 0.0)[4] is None
+    assert known.settle_all("default", post, REREAD_S + 1) == [None] * len(post)
+
+
 async def test_a_server_without_room_takes_no_tool_slots(start_hub: StartHub, admin: Connection) -> None:
     hub = await start_hub(max_servers=1, max_tools=3)
     await hub.post(tool_call(server="a", tool="t"), *(tool_call(server=f"s{n}", tool=f"t{n}") for n in range(9)))

@@ -29,9 +29,9 @@ def test_every_event_is_accepted_as_it_was_meant(calls: list[Call]) -> None:
     body = ndjson(calls)
     batch = read(body, "application/x-ndjson", tenant="t", window=window, max_events=len(calls))
     assert batch.rejected == []
-    for item, (_, event_id, call) in zip(batch.items, calls, strict=True):
-        assert item.event_id == event_id
-        assert msgspec.structs.replace(item.event, event_id=None) == call
+    for event, (_, event_id, call) in zip(batch.events, calls, strict=True):
+        assert event.event_id == event_id
+        assert msgspec.structs.replace(event, event_id=None) == call
 
 
 def test_the_live_load_is_of_the_last_minutes_with_a_few_late_ones(calls: list[Call]) -> None:
@@ -74,9 +74,10 @@ def test_a_copied_row_has_a_field_for_each_column(calls: list[Call]) -> None:
     for line, call in zip(lines[:100], calls, strict=False):
         fields = line.split("\t")
         assert len(fields) == len(COLUMNS["tool_calls"])
-        assert fields[0] == call[0]
-        assert UUID(fields[1]) == call[1]
-        assert datetime.fromisoformat(fields[2]) == call[2].time
+        row = dict(zip(COLUMNS["tool_calls"], fields, strict=True))
+        assert row["tenant_id"] == call[0]
+        assert UUID(row["event_id"]) == call[1]
+        assert datetime.fromisoformat(row["time"]) == call[2].time
 
 
 @pytest.mark.parametrize(

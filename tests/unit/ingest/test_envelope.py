@@ -65,8 +65,8 @@ def rejection(text: str | bytes, framing: str = "lines") -> Rejected:
     before, after = json.dumps(call(server="before")), json.dumps(call(server="after"))
     body, content_type = framed([before, "@", after], framing)
     batch = read_it(body.replace(b"@", text.encode() if isinstance(text, str) else text), content_type)
-    assert [item.index for item in batch.items] == [0, 2]
-    assert [item.event.server for item in batch.items if isinstance(item.event, ToolCall)] == ["before", "after"]
+    assert list(batch.places) == [0, 2]
+    assert [event.server for event in batch.events if isinstance(event, ToolCall)] == ["before", "after"]
     [rejected] = batch.rejected
     assert rejected.index == 1
     msgspec.json.encode(rejected)
@@ -232,7 +232,7 @@ def test_an_event_outside_the_accepted_window_is_rejected(late: timedelta, code:
     event = call() | {"time": (NOW - late).astimezone(zone).isoformat()}
     batch = read_it(json.dumps([event]))
     assert [rejected.code for rejected in batch.rejected] == ([code] if code else [])
-    assert [item.event.time for item in batch.items] == ([] if code else [NOW - late])
+    assert [event.time for event in batch.events] == ([] if code else [NOW - late])
     for rejected in batch.rejected:
         assert event["time"] in rejected.detail
         assert ("2026-11-14T20:00:00+00:00" if code == "too_old" else "2026-11-21T20:05:00+00:00") in rejected.detail
@@ -266,16 +266,17 @@ def test_an_odd_event_is_taken(text: str, framing: str) -> None:
     body, content_type = framed([text], framing)
     batch = read_it(body, content_type)
     assert batch.rejected == []
-    [item] = batch.items
-    assert item.index == 0
-    assert record("default", item.event_id, item.event).columns
+    [event] = batch.events
+    assert list(batch.places) == [0]
+    assert event.event_id is not None
+    assert record("default", event.event_id, event).columns
 
 
 def test_free_json_is_kept_as_it_was_sent() -> None:
     attrs = '{ "b" : 1.50, "a":"\\u00e9" }'
-    [item] = read_it(f"[{spelt(attrs=attrs)}]").items
-    assert isinstance(item.event, ToolCall)
-    assert json_object(item.event.attrs) == attrs
+    [event] = read_it(f"[{spelt(attrs=attrs)}]").events
+    assert isinstance(event, ToolCall)
+    assert json_object(event.attrs) == attrs
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES)
@@ -288,8 +289,8 @@ def test_every_type_is_taken_in_its_smallest_form(kind: str) -> None:
         "chain_step": {"chain_id": "c", "step_index": 0, "status": "running"},
         "hub_event": {"name": "n"},
     }
-    [item] = read_it(json.dumps([{"type": kind, "time": NOW.isoformat()} | smallest[kind]])).items
-    assert type(item.event) is EVENT_TYPES[kind]
+    [event] = read_it(json.dumps([{"type": kind, "time": NOW.isoformat()} | smallest[kind]])).events
+    assert type(event) is EVENT_TYPES[kind]
 
 
 EVENT = json.dumps(call())
@@ -311,12 +312,15 @@ EVENT = json.dumps(call())
 def test_a_post_may_be_an_array_an_object_with_events_or_lines(body: str, content_type: str) -> None:
     batch = read_it(body, content_type)
     assert batch.rejected == []
-    assert [(item.index, str(item.event_id)) for item in batch.items] == [(0, ID), (1, ID)]
+    assert [(place, str(event.event_id)) for place, event in zip(batch.places, batch.events, strict=True)] == [
+        (0, ID),
+        (1, ID),
+    ]
 
 
 @pytest.mark.parametrize("body", ["[]", '{"events": []}', '{"events":[],"events":[]}'])
 def test_a_post_of_no_events_is_taken(body: str) -> None:
-    assert read_it(body) == Batch([], [])
+    assert read_it(body) == Batch([], [], [])
 
 
 @pytest.mark.parametrize(
@@ -379,14 +383,16 @@ def test_another_content_type_is_refused_with_the_allowed_ones(content_type: str
 @pytest.mark.parametrize("text", [EVENT, "5", spelt(duration_ms="NaN")], ids=["good", "bad", "no JSON"])
 def test_more_events_than_the_limit_are_refused_whole(text: str, framing: str) -> None:
     body, content_type = framed([text] * 3, framing)
-    assert len(read_it(body, content_type, max_events=3).items + read_it(body, content_type).rejected) == 3
+    batch = read_it(body, content_type, max_events=3)
+    assert len(batch.events) + len(batch.rejected) == 3
     with pytest.raises(TooLarge) as refused:
         read_it(body, content_type, max_events=2)
     assert refused.value.context == {"limit_events": 2}
 
 
 def ids_of(body: str | bytes, content_type: str = JSON, tenant: str = "default") -> list[UUID]:
-    return [item.event_id for item in read_it(body, content_type, tenant=tenant).items]
+    events = read_it(body, content_type, tenant=tenant).events
+    return [event.event_id for event in events if event.event_id is not None]
 
 
 def test_an_event_without_an_id_gets_the_same_one_each_time_it_is_sent() -> None:
@@ -445,11 +451,12 @@ def test_every_event_of_a_post_is_either_taken_or_rejected_in_its_place(texts: l
         body = b"5"
         texts = ["5"]
     batch = read_it(body, content_type)
-    assert sorted([item.index for item in batch.items] + [one.index for one in batch.rejected]) == [*range(len(texts))]
-    for item in batch.items:
-        assert WINDOW.oldest <= item.event.time <= WINDOW.newest
-        assert isinstance(json.loads(texts[item.index]), dict)
-        record("default", item.event_id, item.event)
+    assert sorted([*batch.places] + [one.index for one in batch.rejected]) == [*range(len(texts))]
+    for place, event in zip(batch.places, batch.events, strict=True):
+        assert WINDOW.oldest <= event.time <= WINDOW.newest
+        assert isinstance(json.loads(texts[place]), dict)
+        assert event.event_id is not None
+        record("default", event.event_id, event)
     msgspec.json.encode(batch.rejected)
 
 
@@ -457,7 +464,7 @@ def test_every_event_of_a_post_is_either_taken_or_rejected_in_its_place(texts: l
 def test_good_events_are_all_taken_in_their_order(good: list[str], framing: str) -> None:
     batch = read_it(*framed(good, framing))
     assert batch.rejected == []
-    taken = [item.event for item in batch.items]
+    taken = batch.events
     assert [event.server for event in taken if isinstance(event, ToolCall)] == [json.loads(g)["server"] for g in good]
 
 
@@ -480,16 +487,17 @@ def test_whatever_is_sent_fails_only_in_the_documented_ways(body: bytes, content
         batch = read_it(body, content_type)
     except (InvalidRequest, UnsupportedMediaType, TooLarge):
         return
-    for item in batch.items:
-        record("default", item.event_id, item.event)
+    for event in batch.events:
+        assert event.event_id is not None
+        record("default", event.event_id, event)
     msgspec.json.encode(batch.rejected)
 
 
 def test_a_foreign_payload_is_no_less_checked_than_attrs() -> None:
     body = json.dumps([{"type": "hub_event", "time": NOW.isoformat(), "name": "n", "payload": {"deep": [{"a": 1}]}}])
-    [item] = read_it(body).items
-    assert isinstance(item.event, HubEvent)
-    assert json.loads(json_object(item.event.payload) or "") == {"deep": [{"a": 1}]}
+    [event] = read_it(body).events
+    assert isinstance(event, HubEvent)
+    assert json.loads(json_object(event.payload) or "") == {"deep": [{"a": 1}]}
 
 
 BRACES = '"' + "{[" * 40 + '"'
@@ -526,7 +534,7 @@ def test_free_data_over_a_limit_is_rejected_with_the_limit(attrs: str, code: str
 @pytest.mark.parametrize("value", ["default", "other"])
 def test_an_event_cannot_name_a_tenant_and_costs_only_itself(field: str, value: str) -> None:
     batch = read_it(f"[{json.dumps(call())}, {json.dumps(call() | {field: value})}]")
-    assert [item.index for item in batch.items] == [0]
+    assert list(batch.places) == [0]
     (rejected,) = batch.rejected
     assert (rejected.index, rejected.code) == (1, "unknown_field")
     assert "tenant of the API key" in rejected.detail

@@ -191,10 +191,10 @@ def recount(records: Sequence[Record]) -> tuple[dict[Any, Any], dict[Any, Any]]:
         assert isinstance(one, ToolCall)
         seconds = one.time.timestamp()
         hour = datetime.fromtimestamp(seconds - seconds % 3600, UTC)
-        by_hour[row.key[0], hour, one.hub, one.server, one.tool, one.transport, one.client].append(one)
+        by_hour[row.tenant, hour, one.hub, one.server, one.tool, one.transport, one.client].append(one)
         if one.duration_ms is not None:
             bucket = next((step for step, edge in enumerate(EDGES) if one.duration_ms <= edge), len(EDGES))
-            by_bucket[row.key[0], hour, one.hub, one.server, one.tool, bucket].append(one)
+            by_bucket[row.tenant, hour, one.hub, one.server, one.tool, bucket].append(one)
 
     def us(group: list[ToolCall]) -> list[int]:
         return [round(one.duration_ms * 1000) for one in group if one.duration_ms is not None]
@@ -273,7 +273,7 @@ def test_the_deltas_of_checks_are_a_recount_of_them(records: list[Record]) -> No
         assert isinstance(row.event, ServerEvent)
         seconds = row.event.time.timestamp()
         hour = datetime.fromtimestamp(seconds - seconds % 3600, UTC)
-        groups[row.key[0], hour, row.event.hub, row.event.server, row.event.source].append(row.event)
+        groups[row.tenant, hour, row.event.hub, row.event.server, row.event.source].append(row.event)
     expected = {}
     for key, group in groups.items():
         us = [round(one.latency_ms * 1000) for one in group if one.latency_ms is not None]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hubscope.ingest.scrub import scrubbed
+from hubscope.ingest.scrub import scrubbed, to_scrub
 from hubscope.model import Event
 from tests.events import server_event, tool_call
 
@@ -44,6 +44,8 @@ def test_no_secret_is_left_in_any_type_of_event(fields: dict[str, Any]) -> None:
     clean = msgspec.json.encode(scrubbed(sent, 2000)).decode()
     assert SECRET not in clean
     assert "[redacted]" in clean
+    plain = event(tool_call(attrs={"path": "/srv/x"}))
+    assert list(to_scrub([plain, sent, plain])) == [1]
     assert scrubbed(event(json.loads(clean)), 2000) == event(json.loads(clean))
 
 

@@ -81,9 +81,9 @@ def read(*spans: dict[str, Any], limits: SpanLimits = LIMITS, **resource: Any) -
 def call(sent: dict[str, Any] | None = None, **resource: Any) -> ToolCall:
     traces = read(sent or span(), **resource)
     assert traces.rejected == []
-    (item,) = traces.items
-    assert isinstance(item.event, ToolCall)
-    return item.event
+    (event,) = traces.events
+    assert isinstance(event, ToolCall)
+    return event
 
 
 def attrs(event: ToolCall) -> Any:
@@ -203,7 +203,7 @@ def test_which_transport(sent: dict[str, Any], transport: str) -> None:
 )
 def test_other_spans_are_ignored(changes: dict[str, Any]) -> None:
     traces = read(span(**changes), span())
-    assert (len(traces.items), traces.rejected, traces.ignored) == (1, [], 1)
+    assert (len(traces.events), traces.rejected, traces.ignored) == (1, [], 1)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_other_spans_are_ignored(changes: dict[str, Any]) -> None:
 )
 def test_a_call_that_cannot_be_kept_costs_nobody_else(changes: dict[str, Any], code: str) -> None:
     traces = read(span(spanId="aaaaaaaaaaaaaaaa"), span(**changes), span(spanId="bbbbbbbbbbbbbbbb"))
-    assert [one.index for one in traces.items] == [0, 2]
+    assert traces.places == [0, 2]
     assert [(one.index, one.code) for one in traces.rejected] == [(1, code)]
 
 
@@ -303,7 +303,7 @@ def test_what_is_taken_can_be_stored(
         pair.key, pair.value.string_value = key, value
     traces = read_traces(request.SerializeToString(), PROTOBUF, window=WINDOW, max_calls=9, limits=LIMITS)
     assert traces.rejected == []
-    for item in traces.items:
-        encoded = msgspec.json.encode(item.event)
+    for event in traces.events:
+        encoded = msgspec.json.encode(event)
         assert b"\\u0000" not in encoded
         assert isinstance(msgspec.json.decode(encoded, type=ToolCall), ToolCall)
