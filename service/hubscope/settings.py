@@ -416,7 +416,7 @@ class Settings(_Sourced):
     fold_interval_ms: int = _setting(
         "HUBSCOPE_FOLD_INTERVAL",
         1_000,
-        "How often pending rollup deltas are folded into stored hours.",
+        "How often pending calls are folded into stored hours.",
         unit="ms",
         test="tests/unit/test_worker.py::test_the_timetable_follows_the_settings",
         ge=100,

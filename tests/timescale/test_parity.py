@@ -16,7 +16,7 @@ OWN = {
     "postgres": {"rollup.pending"},
     "timescale": {"rollup.late_marks", "rollup.refreshed"},
 }
-"""Tables that only one engine needs (beside stored_*, packed_* and cagg_*, which are behind the relations of both)."""
+"""Tables that only one engine needs (beside stored_*, packed_*, pending_* and cagg_*, behind the relations of both)."""
 
 COLUMNS = f"""
 SELECT
@@ -30,7 +30,7 @@ WHERE
     AND NOT class.relispartition
     AND NOT attribute.attisdropped
     AND (class.relnamespace::regnamespace::text IN {SHARED} OR class.relnamespace = 'rollup'::regnamespace)
-    AND class.relname !~ '^(stored|packed|cagg)_'
+    AND class.relname !~ '^(stored|packed|pending|cagg)_'
 GROUP BY 1
 """
 FUNCTIONS = f"""

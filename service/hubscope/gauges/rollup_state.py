@@ -18,7 +18,9 @@ async def collect(connection: Connection) -> list[Metric]:
     assert row is not None
     families: list[Metric] = [
         GaugeMetricFamily(
-            "hubscope_rollup_pending_batches", "Committed deltas that are not folded yet.", value=row["pending_batches"]
+            "hubscope_rollup_pending_batches",
+            "Commits that are not folded into the rollups yet.",
+            value=row["pending_batches"],
         )
     ]
     if row["mart_age_seconds"] is not None:

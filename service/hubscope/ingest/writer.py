@@ -23,7 +23,7 @@ import structlog
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShareExceeded, ShuttingDown
 from hubscope.ids import uuid7
 from hubscope.ingest.names import Names, monotonic
-from hubscope.ingest.rows import COLUMNS, Key, Record, check_deltas, deltas, hour_of, touched_hours
+from hubscope.ingest.rows import COLUMNS, Key, Record, hour_of, pending, touched_hours
 from hubscope.ingest.rows import record as make_record
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
@@ -236,7 +236,6 @@ class _Session:
         self._settings = settings
         self._names = names
         self._connection: Connection | None = None
-        self._edges: Sequence[float] = ()
         self._engine = ""
         self._staged_commits_left = 0
 
@@ -315,7 +314,6 @@ class _Session:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._open_connection()  # type: ignore[misc]
             self._engine = await self._connection.fetchval(QUERIES["engine"])
-            self._edges = await self._connection.fetchval(QUERIES["latency_edges"])
         return self._connection
 
     async def _divide(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
@@ -418,11 +416,7 @@ class _Session:
             await connection.execute(QUERIES["add_late_marks"], tenants, hours, uuid7())
 
     async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        calls, checks = deltas(inserted, self._edges), check_deltas(inserted)
-        rows = [
-            (tenant, uuid7(), *calls.get(tenant, ((), ())), checks.get(tenant, ()))
-            for tenant in sorted(calls.keys() | checks.keys())
-        ]
+        rows = [(tenant, uuid7(), *listed) for tenant, *listed in pending(inserted)]
         if rows:
             await connection.executemany(QUERIES["add_pending"], rows)  # one round trip, however many tenants
 

@@ -1,6 +1,6 @@
 """Retention: what is past its days goes, whole days (UTC) at a time, and what stands on it stays true.
 
-Before anything is deleted, what waits is settled (pending deltas folded, late hours refreshed) and the new horizon is
+Before anything is deleted, what waits is settled (pending calls folded, late hours refreshed) and the new horizon is
 written to ops.retained; nothing refreshes or recounts below it. Every function wants a connection under the owner role,
 outside a transaction.
 """

@@ -182,7 +182,7 @@ CALL = (
     "INSERT INTO raw.tool_calls (event_id, time, server, tool, status)"
     " VALUES (gen_random_uuid(), now(), 's', 't', 'ok')"
 )
-PENDING = "INSERT INTO rollup.pending (batch_id, tool_calls, tool_latency) VALUES (gen_random_uuid(), '{}', '{}')"
+PENDING = "INSERT INTO rollup.pending (batch_id, call_times, call_tools) VALUES (gen_random_uuid(), '{}', '{}')"
 KEY = (
     "INSERT INTO hub.api_keys (key_id, name, scopes, hash, pepper_id)"
     " VALUES ('abcdefghijkl', 'n', '{read}', sha256('x'), 'p')"
@@ -211,7 +211,10 @@ EVERYTHING = {
     # rollup: what it adds up to
     PENDING: {"writer"},
     "SELECT FROM rollup.pending": {"worker"},
-    "UPDATE rollup.pending SET tool_calls = '{}'": set(),
+    "UPDATE rollup.pending SET call_times = '{}'": set(),
+    "SELECT FROM rollup.pending_tool_calls": {"worker"},
+    "SELECT FROM rollup.pending_tool_latency": {"worker"},
+    "SELECT FROM rollup.pending_server_checks": {"worker"},
     "DELETE FROM rollup.pending": {"worker"},
     "SELECT FROM rollup.tool_calls_hourly": {"worker"},
     "SELECT FROM rollup.tool_latency_hourly": {"worker"},

@@ -535,7 +535,7 @@ async def test_the_bucket_of_a_duration(reader: Connection) -> None:
     assert dict(map(tuple, found)) == expected
 
 
-async def test_buckets_follow_the_formula_and_the_writer_counts_into_the_same(reader: Connection) -> None:
+async def test_buckets_follow_the_formula(reader: Connection) -> None:
     loop = asyncio.get_running_loop()
     edges = await reader.fetchval("SELECT rollup.latency_edges()")
 

@@ -1,4 +1,4 @@
--- rollup.*: at any instant a recount of raw, in one snapshot. Hours and days that have pending deltas are added up from
+-- rollup.*: at any instant a recount of raw, in one snapshot. Hours and days that have pending calls are added up from
 -- what is stored and what is pending; all others are read as they are stored, which a long range is made of.
 
 CREATE OR REPLACE VIEW rollup.tool_calls_hourly AS
@@ -9,7 +9,7 @@ SELECT
 FROM rollup.stored_tool_calls_hourly AS stored
 WHERE NOT EXISTS (
     SELECT 1
-    FROM rollup.pending, unnest(pending.tool_calls) AS d
+    FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     WHERE pending.tenant_id = stored.tenant_id AND d.hour = stored.hour
 )
 UNION ALL
@@ -41,16 +41,16 @@ FROM (
         stored.response_bytes, stored.last_call_at
     FROM (
         SELECT DISTINCT pending.tenant_id, d.hour AS hour
-        FROM rollup.pending, unnest(pending.tool_calls) AS d
+        FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     ) AS touched
     INNER JOIN rollup.stored_tool_calls_hourly AS stored
         ON stored.tenant_id = touched.tenant_id AND stored.hour = touched.hour
     UNION ALL
     SELECT
-        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls, d.error_calls,
+        d.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls, d.error_calls,
         d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls, d.duration_sum_us, d.duration_max_us,
         d.request_bytes, d.response_bytes, d.last_call_at
-    FROM rollup.pending, unnest(pending.tool_calls) AS d
+    FROM rollup.pending_tool_calls AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, transport, client;
 
@@ -60,7 +60,7 @@ SELECT
 FROM rollup.stored_tool_latency_hourly AS stored
 WHERE NOT EXISTS (
     SELECT 1
-    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     WHERE pending.tenant_id = stored.tenant_id AND d.hour = stored.hour
 )
 UNION ALL
@@ -79,14 +79,14 @@ FROM (
         stored.max_us
     FROM (
         SELECT DISTINCT pending.tenant_id, d.hour AS hour
-        FROM rollup.pending, unnest(pending.tool_latency) AS d
+        FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     ) AS touched
     INNER JOIN rollup.stored_tool_latency_hourly AS stored
         ON stored.tenant_id = touched.tenant_id AND stored.hour = touched.hour
     UNION ALL
     SELECT
-        pending.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
-    FROM rollup.pending, unnest(pending.tool_latency) AS d
+        d.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
+    FROM rollup.pending_tool_latency AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, bucket;
 
@@ -97,7 +97,7 @@ SELECT
 FROM rollup.stored_server_checks_hourly AS stored
 WHERE NOT EXISTS (
     SELECT 1
-    FROM rollup.pending, unnest(pending.server_checks) AS d
+    FROM rollup.pending, unnest(pending.check_hours) AS d (hour)
     WHERE pending.tenant_id = stored.tenant_id AND d.hour = stored.hour
 )
 UNION ALL
@@ -124,15 +124,15 @@ FROM (
         stored.timed_checks, stored.latency_sum_us, stored.latency_max_us, stored.last_check_at
     FROM (
         SELECT DISTINCT pending.tenant_id, d.hour AS hour
-        FROM rollup.pending, unnest(pending.server_checks) AS d
+        FROM rollup.pending, unnest(pending.check_hours) AS d (hour)
     ) AS touched
     INNER JOIN rollup.stored_server_checks_hourly AS stored
         ON stored.tenant_id = touched.tenant_id AND stored.hour = touched.hour
     UNION ALL
     SELECT
-        pending.tenant_id, d.hour, d.hub, d.server, d.source, d.checks, d.up_checks, d.degraded_checks, d.down_checks,
+        d.tenant_id, d.hour, d.hub, d.server, d.source, d.checks, d.up_checks, d.degraded_checks, d.down_checks,
         d.maintenance_checks, d.unknown_checks, d.timed_checks, d.latency_sum_us, d.latency_max_us, d.last_check_at
-    FROM rollup.pending, unnest(pending.server_checks) AS d
+    FROM rollup.pending_server_checks AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, source;
 
@@ -144,7 +144,7 @@ SELECT
 FROM rollup.stored_tool_calls_daily AS stored
 WHERE NOT EXISTS (
     SELECT 1
-    FROM rollup.pending, unnest(pending.tool_calls) AS d
+    FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     WHERE pending.tenant_id = stored.tenant_id AND date_trunc('day', d.hour, 'UTC') = stored.day
 )
 UNION ALL
@@ -176,16 +176,16 @@ FROM (
         stored.response_bytes, stored.last_call_at
     FROM (
         SELECT DISTINCT pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
-        FROM rollup.pending, unnest(pending.tool_calls) AS d
+        FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     ) AS touched
     INNER JOIN rollup.stored_tool_calls_daily AS stored
         ON stored.tenant_id = touched.tenant_id AND stored.day = touched.day
     UNION ALL
     SELECT
-        pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.transport, d.client,
+        d.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.transport, d.client,
         d.calls, d.ok_calls, d.error_calls, d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls,
         d.duration_sum_us, d.duration_max_us, d.request_bytes, d.response_bytes, d.last_call_at
-    FROM rollup.pending, unnest(pending.tool_calls) AS d
+    FROM rollup.pending_tool_calls AS d
 ) AS parts
 GROUP BY tenant_id, day, hub, server, tool, transport, client;
 
@@ -197,7 +197,7 @@ SELECT
 FROM rollup.packed_tool_latency_daily AS packed
 WHERE NOT EXISTS (
     SELECT 1
-    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     WHERE pending.tenant_id = packed.tenant_id AND date_trunc('day', d.hour, 'UTC') = packed.day
 )
 UNION ALL
@@ -206,7 +206,7 @@ SELECT
 FROM rollup.stored_tool_latency_daily AS stored
 WHERE NOT EXISTS (
     SELECT 1
-    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     WHERE pending.tenant_id = stored.tenant_id AND date_trunc('day', d.hour, 'UTC') = stored.day
 )
 UNION ALL
@@ -225,7 +225,7 @@ FROM (
         stored.max_us
     FROM (
         SELECT DISTINCT pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
-        FROM rollup.pending, unnest(pending.tool_latency) AS d
+        FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     ) AS touched
     INNER JOIN rollup.stored_tool_latency_daily AS stored
         ON stored.tenant_id = touched.tenant_id AND stored.day = touched.day
@@ -234,16 +234,16 @@ FROM (
         packed.tenant_id, packed.day, packed.hub, packed.server, packed.tool, part.bucket, part.calls, part.max_us
     FROM (
         SELECT DISTINCT pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
-        FROM rollup.pending, unnest(pending.tool_latency) AS d
+        FROM rollup.pending, unnest(pending.call_hours) AS d (hour)
     ) AS touched
     INNER JOIN rollup.packed_tool_latency_daily AS packed
         ON packed.tenant_id = touched.tenant_id AND packed.day = touched.day
     CROSS JOIN unnest(packed.buckets, packed.calls, packed.max_us) AS part (bucket, calls, max_us)
     UNION ALL
     SELECT
-        pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,
+        d.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,
         d.max_us
-    FROM rollup.pending, unnest(pending.tool_latency) AS d
+    FROM rollup.pending_tool_latency AS d
 ) AS parts
 GROUP BY tenant_id, day, hub, server, tool, bucket;
 

@@ -1,5 +1,5 @@
--- Move pending deltas into the stored hours and days: one statement, so that what it deletes is exactly what it adds,
--- and a reader sees each delta either pending or stored. Returns how many pending rows were moved (at most max_batches);
+-- Move what is pending into the stored hours and days: one statement, so that what it deletes is exactly what it adds,
+-- and a reader sees each call either pending or stored. Returns how many pending rows were moved (at most max_batches);
 -- 0 also when another fold is at work. Rows are added in key order.
 
 CREATE OR REPLACE FUNCTION rollup.fold(max_batches integer DEFAULT 2000) RETURNS bigint
@@ -17,7 +17,30 @@ BEGIN
         WHERE (tenant_id, batch_id) IN (
             SELECT tenant_id, batch_id FROM rollup.pending ORDER BY tenant_id, batch_id LIMIT max_batches
         )
-        RETURNING tenant_id, tool_calls, tool_latency, server_checks
+        RETURNING tenant_id, batch_id
+    ),
+    -- Of the snapshot of this statement, in which what it deletes is still there. Each call is looked at once: what it
+    -- adds to a day is added up from hours.
+    new_calls AS MATERIALIZED (
+        SELECT
+            d.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, sum(d.calls)::bigint AS calls,
+            sum(d.ok_calls)::bigint AS ok_calls, sum(d.error_calls)::bigint AS error_calls,
+            sum(d.timeout_calls)::bigint AS timeout_calls, sum(d.cancelled_calls)::bigint AS cancelled_calls,
+            sum(d.denied_calls)::bigint AS denied_calls, sum(d.timed_calls)::bigint AS timed_calls,
+            sum(d.duration_sum_us)::bigint AS duration_sum_us, max(d.duration_max_us) AS duration_max_us,
+            sum(d.request_bytes)::bigint AS request_bytes, sum(d.response_bytes)::bigint AS response_bytes,
+            max(d.last_call_at) AS last_call_at
+        FROM rollup.pending_tool_calls AS d
+        INNER JOIN taken ON taken.tenant_id = d.tenant_id AND taken.batch_id = d.batch_id
+        GROUP BY d.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client
+    ),
+    new_latency AS MATERIALIZED (
+        SELECT
+            d.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, sum(d.calls)::bigint AS calls,
+            max(d.max_us) AS max_us
+        FROM rollup.pending_tool_latency AS d
+        INNER JOIN taken ON taken.tenant_id = d.tenant_id AND taken.batch_id = d.batch_id
+        GROUP BY d.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket
     ),
     hours AS (
         INSERT INTO rollup.stored_tool_calls_hourly AS stored (
@@ -26,13 +49,11 @@ BEGIN
             response_bytes, last_call_at
         )
         SELECT
-            taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, sum(d.calls), sum(d.ok_calls),
-            sum(d.error_calls), sum(d.timeout_calls), sum(d.cancelled_calls), sum(d.denied_calls),
-            sum(d.timed_calls), sum(d.duration_sum_us), max(d.duration_max_us), sum(d.request_bytes),
-            sum(d.response_bytes), max(d.last_call_at)
-        FROM taken, unnest(taken.tool_calls) AS d
-        GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client
-        ORDER BY taken.tenant_id, d.hour, d.server, d.tool, d.hub, d.transport, d.client
+            tenant_id, hour, hub, server, tool, transport, client, calls, ok_calls, error_calls, timeout_calls,
+            cancelled_calls, denied_calls, timed_calls, duration_sum_us, duration_max_us, request_bytes,
+            response_bytes, last_call_at
+        FROM new_calls
+        ORDER BY tenant_id, hour, server, tool, hub, transport, client
         ON CONFLICT (tenant_id, hour, server, tool, hub, transport, client) DO UPDATE SET
             calls = stored.calls + excluded.calls,
             ok_calls = stored.ok_calls + excluded.ok_calls,
@@ -52,11 +73,9 @@ BEGIN
         INSERT INTO rollup.stored_tool_latency_hourly AS stored (
             tenant_id, hour, hub, server, tool, bucket, calls, max_us
         )
-        SELECT
-            taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, sum(d.calls), max(d.max_us)
-        FROM taken, unnest(taken.tool_latency) AS d
-        GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket
-        ORDER BY taken.tenant_id, d.hour, d.server, d.tool, d.hub, d.bucket
+        SELECT tenant_id, hour, hub, server, tool, bucket, calls, max_us
+        FROM new_latency
+        ORDER BY tenant_id, hour, server, tool, hub, bucket
         ON CONFLICT (tenant_id, hour, server, tool, hub, bucket) DO UPDATE SET
             calls = stored.calls + excluded.calls,
             max_us = greatest(stored.max_us, excluded.max_us)
@@ -67,12 +86,13 @@ BEGIN
             maintenance_checks, unknown_checks, timed_checks, latency_sum_us, latency_max_us, last_check_at
         )
         SELECT
-            taken.tenant_id, d.hour, d.hub, d.server, d.source, sum(d.checks), sum(d.up_checks),
+            d.tenant_id, d.hour, d.hub, d.server, d.source, sum(d.checks), sum(d.up_checks),
             sum(d.degraded_checks), sum(d.down_checks), sum(d.maintenance_checks), sum(d.unknown_checks),
             sum(d.timed_checks), sum(d.latency_sum_us), max(d.latency_max_us), max(d.last_check_at)
-        FROM taken, unnest(taken.server_checks) AS d
-        GROUP BY taken.tenant_id, d.hour, d.hub, d.server, d.source
-        ORDER BY taken.tenant_id, d.hour, d.server, d.source, d.hub
+        FROM rollup.pending_server_checks AS d
+        INNER JOIN taken ON taken.tenant_id = d.tenant_id AND taken.batch_id = d.batch_id
+        GROUP BY d.tenant_id, d.hour, d.hub, d.server, d.source
+        ORDER BY d.tenant_id, d.hour, d.server, d.source, d.hub
         ON CONFLICT (tenant_id, hour, server, source, hub) DO UPDATE SET
             checks = stored.checks + excluded.checks,
             up_checks = stored.up_checks + excluded.up_checks,
@@ -92,13 +112,13 @@ BEGIN
             response_bytes, last_call_at
         )
         SELECT
-            taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.transport, d.client,
+            d.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.transport, d.client,
             sum(d.calls), sum(d.ok_calls), sum(d.error_calls), sum(d.timeout_calls), sum(d.cancelled_calls),
             sum(d.denied_calls), sum(d.timed_calls), sum(d.duration_sum_us), max(d.duration_max_us),
             sum(d.request_bytes), sum(d.response_bytes), max(d.last_call_at)
-        FROM taken, unnest(taken.tool_calls) AS d
-        GROUP BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.transport, d.client
-        ORDER BY taken.tenant_id, date_trunc('day', d.hour, 'UTC'), d.server, d.tool, d.hub, d.transport, d.client
+        FROM new_calls AS d
+        GROUP BY d.tenant_id, date_trunc('day', d.hour, 'UTC'), d.hub, d.server, d.tool, d.transport, d.client
+        ORDER BY d.tenant_id, date_trunc('day', d.hour, 'UTC'), d.server, d.tool, d.hub, d.transport, d.client
         ON CONFLICT (tenant_id, day, server, tool, hub, transport, client) DO UPDATE SET
             calls = stored.calls + excluded.calls,
             ok_calls = stored.ok_calls + excluded.ok_calls,
@@ -117,8 +137,7 @@ BEGIN
     unpacked AS (
         DELETE FROM rollup.packed_tool_latency_daily AS packed
         USING (
-            SELECT DISTINCT taken.tenant_id, date_trunc('day', d.hour, 'UTC') AS day
-            FROM taken, unnest(taken.tool_latency) AS d
+            SELECT DISTINCT d.tenant_id, date_trunc('day', d.hour, 'UTC') AS day FROM new_latency AS d
         ) AS touched
         WHERE packed.tenant_id = touched.tenant_id AND packed.day = touched.day
         RETURNING
@@ -132,9 +151,8 @@ BEGIN
         SELECT tenant_id, day, hub, server, tool, bucket, sum(calls), max(max_us)
         FROM (
             SELECT
-                taken.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,
-                d.max_us
-            FROM taken, unnest(taken.tool_latency) AS d
+                d.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
+            FROM new_latency AS d
             UNION ALL
             SELECT
                 unpacked.tenant_id, unpacked.day, unpacked.hub, unpacked.server, unpacked.tool, part.bucket,

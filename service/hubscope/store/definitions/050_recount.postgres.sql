@@ -130,13 +130,13 @@ BEGIN
     FROM rollup.recount_tool_calls('hour', $1, past) AS r
     LEFT JOIN (
         SELECT
-            pending.tenant_id, d.hour AS unit, d.hub, d.server, d.tool, d.transport, d.client,
+            d.tenant_id, d.hour AS unit, d.hub, d.server, d.tool, d.transport, d.client,
             sum(d.calls)::bigint AS calls, sum(d.ok_calls)::bigint AS ok_calls,
             sum(d.error_calls)::bigint AS error_calls, sum(d.timeout_calls)::bigint AS timeout_calls,
             sum(d.cancelled_calls)::bigint AS cancelled_calls, sum(d.denied_calls)::bigint AS denied_calls,
             sum(d.timed_calls)::bigint AS timed_calls, sum(d.duration_sum_us)::bigint AS duration_sum_us,
             sum(d.request_bytes)::bigint AS request_bytes, sum(d.response_bytes)::bigint AS response_bytes
-        FROM rollup.pending, unnest(pending.tool_calls) AS d
+        FROM rollup.pending_tool_calls AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6, 7
     ) AS p USING (tenant_id, unit, hub, server, tool, transport, client)
@@ -180,8 +180,8 @@ BEGIN
     FROM rollup.recount_tool_latency('hour', $1, past) AS r
     LEFT JOIN (
         SELECT
-            pending.tenant_id, d.hour AS unit, d.hub, d.server, d.tool, d.bucket, sum(d.calls)::bigint AS calls
-        FROM rollup.pending, unnest(pending.tool_latency) AS d
+            d.tenant_id, d.hour AS unit, d.hub, d.server, d.tool, d.bucket, sum(d.calls)::bigint AS calls
+        FROM rollup.pending_tool_latency AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6
     ) AS p USING (tenant_id, unit, hub, server, tool, bucket)
@@ -230,12 +230,12 @@ BEGIN
     FROM rollup.recount_server_checks('hour', $1, past) AS r
     LEFT JOIN (
         SELECT
-            pending.tenant_id, d.hour AS unit, d.hub, d.server, d.source, sum(d.checks)::bigint AS checks,
+            d.tenant_id, d.hour AS unit, d.hub, d.server, d.source, sum(d.checks)::bigint AS checks,
             sum(d.up_checks)::bigint AS up_checks, sum(d.degraded_checks)::bigint AS degraded_checks,
             sum(d.down_checks)::bigint AS down_checks, sum(d.maintenance_checks)::bigint AS maintenance_checks,
             sum(d.unknown_checks)::bigint AS unknown_checks, sum(d.timed_checks)::bigint AS timed_checks,
             sum(d.latency_sum_us)::bigint AS latency_sum_us
-        FROM rollup.pending, unnest(pending.server_checks) AS d
+        FROM rollup.pending_server_checks AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5
     ) AS p USING (tenant_id, unit, hub, server, source)
@@ -287,13 +287,13 @@ BEGIN
     FROM rollup.recount_tool_calls('day', $1, past) AS r
     LEFT JOIN (
         SELECT
-            pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS unit, d.hub, d.server, d.tool, d.transport,
+            d.tenant_id, date_trunc('day', d.hour, 'UTC') AS unit, d.hub, d.server, d.tool, d.transport,
             d.client, sum(d.calls)::bigint AS calls, sum(d.ok_calls)::bigint AS ok_calls,
             sum(d.error_calls)::bigint AS error_calls, sum(d.timeout_calls)::bigint AS timeout_calls,
             sum(d.cancelled_calls)::bigint AS cancelled_calls, sum(d.denied_calls)::bigint AS denied_calls,
             sum(d.timed_calls)::bigint AS timed_calls, sum(d.duration_sum_us)::bigint AS duration_sum_us,
             sum(d.request_bytes)::bigint AS request_bytes, sum(d.response_bytes)::bigint AS response_bytes
-        FROM rollup.pending, unnest(pending.tool_calls) AS d
+        FROM rollup.pending_tool_calls AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6, 7
     ) AS p USING (tenant_id, unit, hub, server, tool, transport, client)
@@ -338,9 +338,9 @@ BEGIN
     FROM rollup.recount_tool_latency('day', $1, past) AS r
     LEFT JOIN (
         SELECT
-            pending.tenant_id, date_trunc('day', d.hour, 'UTC') AS unit, d.hub, d.server, d.tool, d.bucket,
+            d.tenant_id, date_trunc('day', d.hour, 'UTC') AS unit, d.hub, d.server, d.tool, d.bucket,
             sum(d.calls)::bigint AS calls
-        FROM rollup.pending, unnest(pending.tool_latency) AS d
+        FROM rollup.pending_tool_latency AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6
     ) AS p USING (tenant_id, unit, hub, server, tool, bucket)

@@ -1,4 +1,4 @@
--- What the postgres engine needs on top: the writer appends deltas, the worker folds them.
+-- What the postgres engine needs on top: the writer appends what is pending, the worker folds them.
 
 GRANT INSERT ON rollup.pending TO :writer;
 GRANT DELETE ON rollup.pending, rollup.packed_tool_latency_daily TO :worker;
