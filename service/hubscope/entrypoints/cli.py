@@ -21,6 +21,7 @@ from hubscope.app import migrate_store
 from hubscope.app import opened as opened_app
 from hubscope.entrypoints import serve as serving
 from hubscope.entrypoints.keys_command import keys
+from hubscope.entrypoints.loop import run_on_loop
 from hubscope.errors import HubscopeError, InvalidRequest, InvalidSetting
 from hubscope.insight import AnalyticsReport, as_json, as_markdown
 from hubscope.settings import Settings
@@ -60,13 +61,13 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def up() -> None:
     """Run the service and its worker, on the embedded database unless a store is named."""
     settings = _settings()
-    asyncio.run(serving.up(settings, tell, where_to_look))
+    run_on_loop(serving.up(settings, tell, where_to_look))
 
 
 @cli.command(epilog="Example: HUBSCOPE_DATABASE_URL=postgresql://hubscope@db/hubscope hubscope serve")
 def serve() -> None:
     """Run the service alone (beside `hubscope worker`)."""
-    asyncio.run(serving.serve(_settings(), tell))
+    run_on_loop(serving.serve(_settings(), tell))
 
 
 @cli.command(epilog="Example: HUBSCOPE_DATABASE_URL=postgresql://hubscope@db/hubscope hubscope worker")

@@ -124,7 +124,7 @@ def read(
         )
     if len(found) > max_events:
         raise TooManyEvents(f"more than {max_events} events in one post", limit_events=max_events)
-    plain = body.isascii() and b"\\u" not in body
+    plain = body.isascii() and (b"\\" not in body or b"\\u" not in body)  # the first search is by far the faster
     if plain and _all_fine(found, window, max_free_bytes, max_free_depth):
         return Batch(found, range(len(found)), [])  # type: ignore[arg-type]  # no text among them
     events: list[Event] = []

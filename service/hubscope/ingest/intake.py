@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from hubscope.access import Principal, Rates
@@ -41,6 +41,8 @@ class Ingest:
         self._names = Names(settings, instruments)
         self._writer = Writer(open_connection, settings, instruments, self._names)
         self._rates = Rates(settings)
+        self._oldest = timedelta(days=settings.max_event_age_days)
+        self._newest = timedelta(seconds=settings.max_clock_skew_seconds)
         self._free = {"max_free_bytes": settings.max_attrs_bytes, "max_free_depth": settings.max_attrs_depth}
 
     async def start(self) -> None:
@@ -142,11 +144,8 @@ class Ingest:
         return SpanReceipt(receipt.accepted, receipt.duplicates, traces.ignored, receipt.rejected)
 
     def _window(self) -> Window:
-        return Window.around(
-            datetime.now(UTC),
-            max_age_days=self._settings.max_event_age_days,
-            max_skew_seconds=self._settings.max_clock_skew_seconds,
-        )
+        now = datetime.now(UTC)
+        return Window(now - self._oldest, now + self._newest)
 
     async def _commit(
         self, tenant: str, events: Sequence[Event], places: Sequence[int], refused: list[Rejected], size: int
@@ -162,8 +161,7 @@ class Ingest:
             else record(tenant, event.event_id, known.event, known.counted)  # type: ignore[arg-type]
             for event, known in zip(events, settled, strict=True)
         ]
-        # Shielded: a client that hangs up does not take its neighbours' commit along.
-        outcomes = await asyncio.shield(self._writer.store(records, size))
+        outcomes = await self._writer.store(records, size)
         rejected = list(refused)
         told = Counter(zip(map(type, events), outcomes, strict=True))
         accepted = duplicates = 0

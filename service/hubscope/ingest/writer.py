@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -64,7 +64,7 @@ class _Waiting:
 
     records: Sequence[Record]
     size: int
-    done: asyncio.Future[list[Outcome]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: asyncio.Future[list[Outcome]]
 
 
 class Writer:
@@ -92,9 +92,11 @@ class Writer:
         self._events = 0
         self._bytes = 0
         self._of_tenant: dict[str, list[int]] = {}  # tenant -> events and bytes waiting; none, no entry
-        self._arrived = asyncio.Condition()
+        self._arrived = asyncio.Event()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
+        instruments.queue_events.set_function(lambda: self._events)
+        instruments.queue_bytes.set_function(lambda: self._bytes)
 
     async def start(self) -> None:
         """Start the writers; the database need not be there yet."""
@@ -109,9 +111,8 @@ class Writer:
             timeout_s: after this time what still waits is given up: its posts are answered ShuttingDown, or, where a
                 commit is under way, CommitUnknown.
         """
-        async with self._arrived:
-            self._closing = True
-            self._arrived.notify_all()
+        self._closing = True
+        self._arrived.set()
         _, late = await asyncio.wait(self._tasks, timeout=timeout_s) if self._tasks else (set(), set())
         for task in late:
             task.cancel()
@@ -146,11 +147,11 @@ class Writer:
                 f" events and {settings.queue_max_bytes} bytes wait"
             )
         self._refuse_more_than_a_share(records[0].tenant, len(records), size)
-        waiting = _Waiting(records, size)
+        waiting = _Waiting(records, size, asyncio.get_running_loop().create_future())
         self._count(waiting, +1)
-        async with self._arrived:
-            self._queue.append(waiting)
-            self._arrived.notify()
+        self._queue.append(waiting)
+        self._arrived.set()
+        # Whoever waits here may be cancelled (a client that hangs up): the commit is the writers' and goes on.
         return await waiting.done
 
     def _refuse_more_than_a_share(self, tenant: str, count: int, size: int) -> None:
@@ -175,22 +176,18 @@ class Writer:
         share[1] += sign * waiting.size
         if share[0] == 0:
             del self._of_tenant[tenant]
-        self._instruments.queue_events.set(self._events)
-        self._instruments.queue_bytes.set(self._bytes)
 
     async def _take(self) -> list[_Waiting]:
         """The next group: whole posts up to the commit limit, at least one. Empty at the end of the last one."""
-        async with self._arrived:
-            while not self._queue and not self._closing:
-                await self._arrived.wait()
-            group: list[_Waiting] = []
-            events = 0
-            while self._queue and (
-                not group or events + len(self._queue[0].records) <= self._settings.commit_max_events
-            ):
-                group.append(self._queue.popleft())
-                events += len(group[-1].records)
-            return group
+        while not self._queue and not self._closing:
+            self._arrived.clear()
+            await self._arrived.wait()
+        group: list[_Waiting] = []
+        events = 0
+        while self._queue and (not group or events + len(self._queue[0].records) <= self._settings.commit_max_events):
+            group.append(self._queue.popleft())
+            events += len(group[-1].records)
+        return group
 
     async def _run(self, number: int) -> None:
         session = _Session(self._open_connection, self._settings, self._names)
@@ -416,7 +413,8 @@ class _Session:
             await connection.execute(QUERIES["add_late_marks"], tenants, hours, uuid7())
 
     async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        rows = [(tenant, uuid7(), *listed) for tenant, *listed in pending(inserted)]
+        batch_id = uuid7()
+        rows = [(tenant, batch_id, *listed) for tenant, *listed in pending(inserted)]
         if rows:
             await connection.executemany(QUERIES["add_pending"], rows)  # one round trip, however many tenants
 

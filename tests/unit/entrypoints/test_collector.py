@@ -23,7 +23,7 @@ PROGRAM = """
         collections.clear()
         for _ in range(10):
             batch = read(line * 500, "application/x-ndjson", tenant="t", window=window, max_events=500)
-            assert len(batch.items) == 500
+            assert len(batch.events) == 500
         return len(collections)
 
     class Cycle:

@@ -1,0 +1,17 @@
+"""What is tested here runs on the loop that the service runs on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from hubscope.entrypoints.loop import loop_factory
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """One loop, and no mark of it in the names of the tests."""
+    return {"served": loop_factory() or asyncio.new_event_loop}
