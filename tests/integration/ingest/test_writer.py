@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hubscope.access import LOCAL
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
-from hubscope.ingest import Ingest
+from hubscope.ingest import Ingest, writer
 from hubscope.ingest.rows import array_literal
 from hubscope.instruments import Instruments
 from hubscope.model import Receipt
@@ -501,3 +501,34 @@ async def test_an_array_literal_means_its_values(admin: Connection) -> None:
     numbers()
     for values, query in asked:
         assert await admin.fetchval(query, array_literal(values)) == values
+
+
+async def test_a_writer_that_hangs_keeps_a_small_post_waiting_no_longer_than_a_moment(
+    start_hub: StartHub, admin: Connection
+) -> None:
+    hub = await start_hub(writers=2)
+    await hub.post(tool_call(server="a"), server_event(server="a"))
+    async with admin.transaction():
+        await admin.execute("LOCK TABLE raw.server_events IN SHARE ROW EXCLUSIVE MODE")
+        hung = asyncio.create_task(hub.post(server_event(server="a")))
+        await until_stuck(admin)
+        assert await hub.post(tool_call(server="a")) == Receipt(1, 0)
+        assert not hung.done()
+    assert await hung == Receipt(1, 0)
+
+
+async def test_small_posts_that_come_during_a_commit_are_committed_together(
+    start_hub: StartHub, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LINGER_S", 60.0)
+    hub = await start_hub(writers=2)
+    await hub.post(tool_call(server="a"))
+    commits = "hubscope_ingest_commit_duration_seconds_count"
+    before = hub.instruments.registry.get_sample_value(commits) or 0
+    async with asyncio.TaskGroup() as posts, no_commits(admin):
+        posts.create_task(hub.post(tool_call(server="a")))
+        await until_stuck(admin)
+        for count in range(2, 20):
+            posts.create_task(hub.post(tool_call(server="a")))
+            await until_queued(hub, count)
+    assert (hub.instruments.registry.get_sample_value(commits) or 0) - before == 2
