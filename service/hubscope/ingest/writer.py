@@ -387,43 +387,36 @@ class _Session:
         for attempt in range(1, DEADLOCK_TRIES + 1):
             try:
                 async with connection.transaction():
-                    new = {table: await self._insert_new(connection, table, part) for table, part in _by_table(records)}
-                    outcomes: list[Outcome] = []
-                    inserted = []
-                    for record in records:
-                        # A key is taken out when it is first met: the same event twice in one group is one event.
-                        if record.key in new[record.table]:
-                            new[record.table].remove(record.key)
-                            inserted.append(record)
-                            outcomes.append(Fate.ACCEPTED)
-                        else:
-                            outcomes.append(Fate.DUPLICATE)
-                    await self._keep_books(connection, inserted)
+                    outcomes: list[Outcome] = [Fate.ACCEPTED] * len(records)
+                    for table, places in _places_by_table(records):
+                        for place in await self._insert_new(connection, table, [records[at] for at in places]):
+                            outcomes[places[place]] = Fate.DUPLICATE
+                    told = zip(records, outcomes, strict=True)
+                    await self._keep_books(connection, [record for record, fate in told if fate is Fate.ACCEPTED])
                 return outcomes
             except (db_errors.DeadlockDetectedError, db_errors.SerializationError):
                 if attempt == DEADLOCK_TRIES:
                     raise
         raise AssertionError("unreachable")
 
-    async def _insert_new(self, connection: Connection, table: str, part: Sequence[Record]) -> set[Key]:
-        columns = ", ".join(COLUMNS[table])
-        # Of the same event twice the first is the one that is counted, so it must be the one that is kept.
-        first = {record.key: record for record in reversed(part)}
+    async def _insert_new(self, connection: Connection, table: str, part: Sequence[Record]) -> Iterable[int]:
+        """Insert what is not there yet; the places of what was, or of what stands in the part before."""
         await connection.execute(
-            f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} (LIKE raw.{table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+            f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} (place integer, LIKE raw.{table} INCLUDING DEFAULTS)"
+            " ON COMMIT DELETE ROWS"
         )
         await connection.copy_records_to_table(
             f"stage_{table}",
             schema_name="pg_temp",
-            columns=COLUMNS[table],
-            records=[record.columns for record in first.values()],
+            columns=("place", *COLUMNS[table]),
+            records=[(place, *record.columns) for place, record in enumerate(part)],
         )
-        # In key order, so that two writers with the same duplicates wait for each other rather than deadlock.
-        rows = await connection.fetch(
-            f"INSERT INTO raw.{table} ({columns}) SELECT {columns} FROM pg_temp.stage_{table}"
-            " ORDER BY tenant_id, event_id, time ON CONFLICT DO NOTHING RETURNING tenant_id, event_id, time"
-        )
-        return {(row["tenant_id"], row["event_id"], row["time"]) for row in rows}
+        row = await connection.fetchrow(_INSERT_NEW.format(table=table, columns=", ".join(COLUMNS[table])))
+        known: list[int] = row["known"]
+        if row["inserted"] + len(known) < len(part):
+            # Of the same event twice the first is the one that was inserted.
+            known = sorted({*known, *_repeated(part)})
+        return known
 
     async def _keep_books(self, connection: Connection, inserted: Sequence[Record]) -> None:
         """What the rollups need to know of newly stored rows, in the transaction that stores them."""
@@ -453,6 +446,45 @@ class _Session:
             today - timedelta(days=self._settings.max_event_age_days + 1),
             today + timedelta(days=2),
         )
+
+
+_INSERT_NEW: Final = """
+WITH inserted AS (
+    INSERT INTO raw.{table} ({columns})
+    SELECT {columns} FROM pg_temp.stage_{table} ORDER BY tenant_id, event_id, time, place
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, event_id, time
+)
+SELECT
+    (SELECT count(*) FROM inserted) AS inserted,
+    ARRAY(
+        SELECT staged.place FROM pg_temp.stage_{table} AS staged
+        WHERE NOT EXISTS (
+            SELECT FROM inserted
+            WHERE
+                inserted.tenant_id = staged.tenant_id
+                AND inserted.event_id = staged.event_id
+                AND inserted.time = staged.time
+        )
+    ) AS known
+"""
+"""In key order, so that two writers with the same duplicates wait for each other rather than deadlock."""
+
+
+def _repeated(part: Sequence[Record]) -> Iterable[int]:
+    """The places of events that stand in the part before."""
+    met: set[Key] = set()
+    for place, record in enumerate(part):
+        if record.key in met:
+            yield place
+        met.add(record.key)
+
+
+def _places_by_table(records: Sequence[Record]) -> list[tuple[str, list[int]]]:
+    found: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        found.setdefault(record.table, []).append(place)
+    return sorted(found.items())
 
 
 def _by_table(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
