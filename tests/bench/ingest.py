@@ -51,6 +51,8 @@ OVERLOAD_CONNECTIONS: Final = 256
 STOPPED_SHARE: Final = 0.9
 """Under overload the table is locked for this share of each second: the clients offer ten times what is left."""
 MEGABYTE: Final = 1024 * 1024
+RSS_BOUND_MB: Final = 512
+"""Said in docs/reference/events.md."""
 
 _TIME: Final = re.compile(r"^Time: ([\d.]+) ms", re.MULTILINE)
 _TPS: Final = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
@@ -402,6 +404,8 @@ async def _overload(bench: Bench, sizes: Sizes, result: Result, stored: Sequence
     receipts = [msgspec.json.decode(body, type=Receipt) for status, body in driven.answers if status == 200]
     settings = bench.service.settings
     bench.note("rss_max_mb", most / MEGABYTE)
+    if most > RSS_BOUND_MB * MEGABYTE:
+        raise RuntimeError(f"the service took {most / MEGABYTE:.0f} MB, which is above {RSS_BOUND_MB}")
     result.context["overload"] = {
         "seconds": rounded(driven.seconds),
         "connections": OVERLOAD_CONNECTIONS,
@@ -414,6 +418,7 @@ async def _overload(bench: Bench, sizes: Sizes, result: Result, stored: Sequence
         "queue_max_events": settings.queue_max_events,
         "queue_max_bytes": settings.queue_max_bytes,
         "max_buffered_bytes": settings.max_buffered_bytes,
+        "rss_bound_mb": RSS_BOUND_MB,
     }
 
 
