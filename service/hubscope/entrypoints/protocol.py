@@ -77,10 +77,13 @@ class _Joined:
     hears of them.
     """
 
-    __slots__ = ("_loop", "_parts", "_size", "_transport")
+    __slots__ = ("_loop", "_parts", "_size", "_transport", "is_closing", "pause_reading", "resume_reading")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        # Asked for with every request.
+        self.is_closing, self.pause_reading = transport.is_closing, transport.pause_reading
+        self.resume_reading = transport.resume_reading
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0

@@ -33,6 +33,12 @@ class Wire:
     def is_closing(self) -> bool:
         return "close" in self.told
 
+    def pause_reading(self) -> None:
+        self.told.append("pause")
+
+    def resume_reading(self) -> None:
+        self.told.append("resume")
+
 
 def joined() -> tuple[_Joined, Wire]:
     wire = Wire()
