@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Final
 
 from hubscope.access import Principal, Rates
@@ -41,8 +41,6 @@ class Ingest:
         self._names = Names(settings, instruments)
         self._writer = Writer(open_connection, settings, instruments, self._names)
         self._rates = Rates(settings)
-        self._oldest = timedelta(days=settings.max_event_age_days)
-        self._newest = timedelta(seconds=settings.max_clock_skew_seconds)
         self._free = {"max_free_bytes": settings.max_attrs_bytes, "max_free_depth": settings.max_attrs_depth}
 
     async def start(self) -> None:
@@ -144,8 +142,11 @@ class Ingest:
         return SpanReceipt(receipt.accepted, receipt.duplicates, traces.ignored, receipt.rejected)
 
     def _window(self) -> Window:
-        now = datetime.now(UTC)
-        return Window(now - self._oldest, now + self._newest)
+        return Window.around(
+            datetime.now(UTC),
+            max_age_days=self._settings.max_event_age_days,
+            max_skew_seconds=self._settings.max_clock_skew_seconds,
+        )
 
     async def _commit(
         self, tenant: str, events: Sequence[Event], places: Sequence[int], refused: list[Rejected], size: int
