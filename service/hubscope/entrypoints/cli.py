@@ -358,6 +358,7 @@ def serve_sql(
 ) -> None:
     """Serve a PostgreSQL database read-only, as an MCP server."""
     from hubscope.entrypoints import sql_mcp as server
+    from hubscope.entrypoints.loop import run
     from hubscope.settings import SqlSettings
     from hubscope.sqlgate import Gate, served, url_of
 
@@ -371,7 +372,7 @@ def serve_sql(
         )
     gate = Gate(served(sql_settings, server.database_url(database_url, url_of(sql_settings))))
     if transport == "stdio":
-        asyncio.run(server.run_stdio(gate))
+        run(server.run_stdio(gate))
         return
 
     async def listen() -> None:
@@ -387,7 +388,7 @@ def serve_sql(
                 health=sql_settings.health_check_enabled,
             )
 
-    asyncio.run(listen())
+    run(listen())
 
 
 @sql_mcp.command(epilog="Example: hubscope sql-mcp grants --database shop --schema public --role mcp_readonly | psql")

@@ -223,6 +223,8 @@ class Gate:
         """
         try:
             pool = await self._opened()
+            if self._ending and pool.get_idle_size() == 0:  # sooner than another connection is made
+                await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
             # The pool's own timeout costs a task each time.
             async with asyncio.timeout(self.served.limits.connection_timeout_ms / 1000):
                 connection = await pool.acquire()

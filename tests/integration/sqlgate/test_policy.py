@@ -176,7 +176,8 @@ PLAIN = "SELECT p.name, count(*), date(now()), p.id + 1 FROM products AS p WHERE
     "made",
     [
         "ALTER TABLE products RENAME TO goods; CREATE VIEW products AS SELECT * FROM goods",
-        "CREATE VIEW v AS SELECT * FROM products; ALTER TABLE products RENAME TO goods; ALTER VIEW v RENAME TO products",
+        "CREATE VIEW v AS SELECT * FROM products; ALTER TABLE products RENAME TO goods;"
+        " ALTER VIEW v RENAME TO products",
         "CREATE MATERIALIZED VIEW m AS SELECT * FROM products; ALTER TABLE products RENAME TO goods;"
         " ALTER MATERIALIZED VIEW m RENAME TO products",
         "CREATE TABLE cheap () INHERITS (products)",
