@@ -11,8 +11,8 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -368,18 +368,19 @@ class Gate:
         wide = sum(each.wide for each in shapes)
         page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
         taken = _Taken()
-        async for records in _pages(statement, arguments, page):
-            room = limits.rows - len(taken.rows)
-            if not self._add(records[:room], shapes, taken):
-                return taken, (
-                    f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
-                    " ask for fewer columns or rows"
-                )
-            if len(records) > room:
-                return taken, (
-                    f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
-                    " or page with ORDER BY and a WHERE beyond the last row"
-                )
+        async with aclosing(_pages(statement, arguments, page)) as pages:
+            async for records in pages:
+                room = limits.rows - len(taken.rows)
+                if not self._add(records[:room], shapes, taken):
+                    return taken, (
+                        f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
+                        " ask for fewer columns or rows"
+                    )
+                if len(records) > room:
+                    return taken, (
+                        f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
+                        " or page with ORDER BY and a WHERE beyond the last row"
+                    )
         if taken.cut:
             return taken, (
                 f"all rows, but {len(taken.cut)} values were cut to {limits.value_chars} characters (`cut` says which"
@@ -404,7 +405,7 @@ class Gate:
         return True
 
 
-async def _pages(statement: Any, arguments: Sequence[Any], page: int) -> AsyncIterator[list[Any]]:
+async def _pages(statement: Any, arguments: Sequence[Any], page: int) -> AsyncGenerator[list[Any], None]:
     """The rows of a statement, so many at a time.
 
     The driver's own iteration hands out one row after the other, which takes longer than to receive them, and asks the
