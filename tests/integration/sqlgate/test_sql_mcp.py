@@ -403,7 +403,12 @@ NOWHERE = [sys.executable, "-m", "hubscope", "sql-mcp", "--database-url", "postg
 @pytest.mark.parametrize(("how", "code"), [("closes our input", 0), ("interrupts us", 130)])
 def test_a_client_ends_the_server_at_once(how: str, code: int, tmp_path: Path) -> None:
     with subprocess.Popen(
-        NOWHERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
+        NOWHERE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
     ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
