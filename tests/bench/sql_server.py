@@ -13,6 +13,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, TextContent
 
 from hubscope.entrypoints import serve, sql_mcp
+from hubscope.entrypoints.loop import run_on_loop
 from hubscope.entrypoints.sql_tools import CustomTool
 from hubscope.settings import Settings, SqlSettings
 from hubscope.sqlgate import Gate, served
@@ -36,7 +37,7 @@ def main(transport: str, dsn: str) -> None:
     sql_mcp.build = build
     gate = Gate(served(SqlSettings.load(), dsn))
     if transport == "stdio":
-        asyncio.run(sql_mcp.run_stdio(gate))
+        run_on_loop(sql_mcp.run_stdio(gate))
         return
 
     async def listen() -> None:
@@ -46,7 +47,7 @@ def main(transport: str, dsn: str) -> None:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
             await sql_mcp.run_http(gate, listener, stop, lambda: print(address, flush=True))
 
-    asyncio.run(listen())
+    run_on_loop(listen())
 
 
 if __name__ == "__main__":

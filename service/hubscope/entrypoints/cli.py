@@ -372,7 +372,7 @@ def serve_sql(
         )
     gate = Gate(served(sql_settings, server.database_url(database_url, url_of(sql_settings))))
     if transport == "stdio":
-        asyncio.run(server.run_stdio(gate))
+        run_on_loop(server.run_stdio(gate))
         return
 
     async def listen() -> None:
@@ -388,7 +388,7 @@ def serve_sql(
                 health=sql_settings.health_check_enabled,
             )
 
-    asyncio.run(listen())
+    run_on_loop(listen())
 
 
 @sql_mcp.command(epilog="Example: hubscope sql-mcp grants --database shop --schema public --role mcp_readonly | psql")

@@ -1,25 +1,23 @@
-"""The event loop of processes that serve."""
+"""The event loop of processes that do nothing but serve."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+try:
+    import uvloop
+except ImportError:  # not built for this platform
+    new_event_loop = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
 
 T = TypeVar("T")
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Makes the loop that connections of clients are served on: uvloop where there is one, else asyncio's own."""
-    if sys.platform == "win32":
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
-
-
-def run_on_loop(main: Coroutine[Any, Any, T]) -> T:
-    """As asyncio.run, on that loop."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(main)
+def run_on_loop(work: Coroutine[Any, Any, T]) -> T:
+    """As asyncio.run, on libuv's loop where there is one: a turn of it costs half as much."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(work)

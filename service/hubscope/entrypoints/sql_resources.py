@@ -11,6 +11,7 @@ from mcp import MCPError
 from mcp.server.mcpserver import MCPServer
 from mcp_types import Completion, CompletionArgument, CompletionContext, Resource, ResourceTemplateReference
 
+from hubscope.entrypoints.stdio import serve_stdio
 from hubscope.errors import HubscopeError
 from hubscope.sqlgate import Gate
 from hubscope.sqlgate.catalogue import describe_table, list_functions, list_tables
@@ -25,6 +26,11 @@ class SqlMcpServer(MCPServer[Any]):
     """An MCP server whose list of resources is read from the database each time."""
 
     gate: Gate
+
+    async def run_stdio_async(self) -> None:
+        """Serve over standard input and output; without threads where they are pipes."""
+        if not await serve_stdio(self._lowlevel_server):
+            await super().run_stdio_async()
 
     async def list_resources(self) -> list[Resource]:
         """Schemas, tables and functions that are served; nothing while the database is away."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn
 
-from pglast import ast, parse_sql
 from pglast.parser import ParseError
 
 from hubscope.errors import QueryRefused
+from hubscope.sqlgate.tree import ELEMENTS, Body, children, parse
 from hubscope.sqlgate.vocabulary import (
     CALLS_ON_OLDER_SERVERS,
     EXTENSION_FUNCTIONS,
@@ -80,6 +80,12 @@ class Inspected:
 
 @dataclass(slots=True)
 class _Walk:
+    """What was found so far.
+
+    Attributes:
+        at: of the node last looked at that says so; places are byte offsets, as the parser gives them.
+    """
+
     sql: str
     allowed: frozenset[str]
     at: int = -1
@@ -94,8 +100,12 @@ class _Walk:
     aliases: set[str] = field(default_factory=set)
 
     def refuse(self, what: str, at: int | None, instead: str | None = None, **context: Any) -> NoReturn:
-        where = place(self.sql, self.at if at is None or at < 0 else at)
+        where = place(self.sql, self.character(self.at if at is None or at < 0 else at))
         raise QueryRefused(f"{what}{where}" + (f"; {instead}" if instead else ""), **context)
+
+    def character(self, at: int) -> int:
+        """The character that a byte offset falls on."""
+        return at if at <= 0 or self.sql.isascii() else len(self.sql.encode()[:at].decode(errors="ignore"))
 
 
 def inspect(sql: str, *, max_bytes: int, allowed_functions: frozenset[str] = frozenset()) -> Inspected:
@@ -110,23 +120,23 @@ def inspect(sql: str, *, max_bytes: int, allowed_functions: frozenset[str] = fro
         QueryRefused: saying what is not allowed, where it stands, and what is allowed instead.
     """
     _check_text(sql, min(max_bytes, HARD_MAX_BYTES))
-    statement, start, text = _one_select(sql)
     walk = _Walk(sql, allowed_functions)
     try:
-        for node in _nodes(statement, walk):
-            handle = _HANDLERS.get(type(node).__name__)
+        statement, start, text = _one_select(sql)
+        for kind, node in _nodes(statement, walk):
+            handle = _HANDLERS.get(kind)
             if handle is not None:
                 handle(node, walk)
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise QueryRefused(f"the query has a form that is not known here ({type(error).__name__})") from None
     return Inspected(
         text,
-        tuple(sorted((at - start, number) for at, number in walk.parameters)),
-        _once(walk.relations),
-        _once(walk.functions),
-        _once(walk.operators),
-        _once(walk.types),
-        _once(walk.fields),
+        tuple(sorted((walk.character(at) - start, number) for at, number in walk.parameters)),
+        _once(walk.relations, walk),
+        _once(walk.functions, walk),
+        _once(walk.operators, walk),
+        _once(walk.types, walk),
+        _once(walk.fields, walk),
         frozenset(walk.with_names),
         whole_rows=bool(walk.columns & (walk.aliases | {each.name for each in walk.relations}))
         or any(each.name in MAKE_ROWS for each in walk.functions),
@@ -152,14 +162,14 @@ def _check_text(sql: str, max_bytes: int) -> None:
         raise QueryRefused("the query contains a NUL character")
 
 
-def _one_select(sql: str) -> tuple[Any, int, str]:
-    """The statement, where its text starts, and its text.
+def _one_select(sql: str) -> tuple[Body, int, str]:
+    """The statement, the character where its text starts, and its text.
 
     Raises:
         QueryRefused: it is no SQL, none, several, or another statement.
     """
     try:
-        statements = parse_sql(sql)
+        statements = parse(sql)
     except ParseError as error:
         message, at = (*error.args, -1)[:2]
         found = str(message).partition(", at index")[0]
@@ -171,20 +181,20 @@ def _one_select(sql: str) -> tuple[Any, int, str]:
         raise QueryRefused(f"the query cannot be parsed ({type(error).__name__})") from None
     if not statements:
         raise QueryRefused("the query is empty; send one SELECT")
+    text = sql.encode()
     if len(statements) > 1:
-        raise QueryRefused(
-            f"the text holds {len(statements)} statements{place(sql, statements[1].stmt_location)}; send one SELECT"
-        )
+        second = len(text[: statements[1].get("stmt_location", 0)].decode())
+        raise QueryRefused(f"the text holds {len(statements)} statements{place(sql, second)}; send one SELECT")
     (raw,) = statements
-    kind = type(raw.stmt).__name__
+    ((kind, statement),) = raw["stmt"].items()
     if kind != "SelectStmt":
         raise QueryRefused(
             f"{_spoken(kind)} is not allowed, only SELECT (VALUES, WITH and UNION included);"
             f" {STATEMENTS.get(kind, 'this server only reads')}"
         )
-    start = raw.stmt_location or 0
-    end = start + raw.stmt_len if raw.stmt_len else len(sql)
-    return raw.stmt, start, sql[start:end]
+    start = raw.get("stmt_location", 0)
+    end = start + raw["stmt_len"] if raw.get("stmt_len") else len(text)
+    return statement, len(text[:start].decode()), text[start:end].decode()
 
 
 def _spoken(kind: str) -> str:
@@ -195,22 +205,18 @@ def _spoken(kind: str) -> str:
 _OWN_NAME: Final = frozenset({"ViewStmt", "CreateTableAsStmt", "CreateStmt"})
 
 
-def _nodes(root: Any, walk: _Walk) -> Iterator[Any]:
-    """Every node of the tree, in any nesting of tuples, without recursion. Refuses a node that is not on the list."""
-    stack: list[Any] = [root]
+def _nodes(statement: Body, walk: _Walk) -> Iterator[tuple[str, Body]]:
+    """Every node of the tree, in any nesting, without recursion. Refuses a node that is not on the list."""
+    stack = [("SelectStmt", statement)]
     while stack:
-        value = stack.pop()
-        if isinstance(value, tuple | list):
-            stack.extend(value)
-        elif isinstance(value, ast.Node):
-            name = type(value).__name__
-            at = getattr(value, "location", None)
-            if isinstance(at, int) and at >= 0:
-                walk.at = at
-            if name not in NODES:
-                _refuse_node(name, walk)
-            yield value
-            stack.extend(getattr(value, slot) for slot in value)
+        kind, node = stack.pop()
+        at = node.get("location", -1)
+        if at >= 0:
+            walk.at = at
+        if kind not in NODES and kind != ELEMENTS:
+            _refuse_node(kind, walk)
+        yield kind, node
+        stack.extend(children(kind, node))
 
 
 def _refuse_node(name: str, walk: _Walk) -> NoReturn:
@@ -224,7 +230,7 @@ def _refuse_node(name: str, walk: _Walk) -> NoReturn:
     walk.refuse(f"{name} is not allowed in a query", None)
 
 
-def _once(names: list[Name]) -> tuple[Name, ...]:
+def _once(names: list[Name], walk: _Walk) -> tuple[Name, ...]:
     """Each schema and name once, with its first place."""
     first: dict[tuple[str | None, str], Name] = {}
     for name in sorted(names, key=lambda each: each.at):
@@ -232,7 +238,9 @@ def _once(names: list[Name]) -> tuple[Name, ...]:
             # The server cuts names at 63 bytes of its own encoding, which need not be where this parser cuts.
             raise QueryRefused(f"the name {name.name[:20]}... is longer than {MAX_NAME_BYTES} bytes")
         first.setdefault((name.schema, name.name), name)
-    return tuple(first.values())
+    return tuple(
+        first.values() if walk.sql.isascii() else (n._replace(at=walk.character(n.at)) for n in first.values())
+    )
 
 
 def _parts(names: Any, walk: _Walk, at: int) -> tuple[str | None, str]:
@@ -241,43 +249,50 @@ def _parts(names: Any, walk: _Walk, at: int) -> tuple[str | None, str]:
     Raises:
         QueryRefused: another database is named.
     """
-    words = [part.sval for part in names]
+    words = [part["String"]["sval"] for part in names]
     if len(words) > 2:
         walk.refuse(f"{'.'.join(words)} names a database", at, "write schema.name")
     return (words[0] if len(words) == 2 else None), words[-1]
 
 
-def _select(node: Any, walk: _Walk) -> None:
-    if node.intoClause is not None:
+def _place(node: Body) -> int:
+    """Where it stands; the parser leaves the first character away."""
+    at: int = node.get("location", 0)
+    return at
+
+
+def _select(node: Body, walk: _Walk) -> None:
+    if "intoClause" in node:
         _refuse_node("IntoClause", walk)
-    if node.lockingClause:
+    if "lockingClause" in node:
         _refuse_node("LockingClause", walk)
 
 
-def _range_var(node: Any, walk: _Walk) -> None:
-    if node.catalogname:
-        walk.refuse(f"{node.catalogname}.{node.schemaname}.{node.relname} names a database", node.location)
-    walk.relations.append(Name(node.schemaname, node.relname, node.location))
+def _range_var(node: Body, walk: _Walk) -> None:
+    schema, name = node.get("schemaname"), node["relname"]
+    if "catalogname" in node:
+        walk.refuse(f"{node['catalogname']}.{schema}.{name} names a database", _place(node))
+    walk.relations.append(Name(schema, name, _place(node)))
 
 
-def _function(node: Any, walk: _Walk) -> None:
-    schema, name = _parts(node.funcname, walk, node.location)
+def _function(node: Body, walk: _Walk) -> None:
+    schema, name = _parts(node["funcname"], walk, _place(node))
     if schema == SYSTEM:
         if name not in FUNCTIONS:
-            _refuse_function(f"{schema}.{name}", name, walk, node.location)
+            _refuse_function(f"{schema}.{name}", name, walk, _place(node))
         if name in MAKE_ROWS:
-            walk.functions.append(Name(SYSTEM, name, node.location))
+            walk.functions.append(Name(SYSTEM, name, _place(node)))
         return
     if schema is None and name in FUNCTIONS:
-        walk.functions.append(Name(None, name, node.location))
+        walk.functions.append(Name(None, name, _place(node)))
     elif (
         f"{schema}.{name}" in walk.allowed
         or (schema is None and any(each.partition(".")[2] == name for each in walk.allowed))
         or may_be_of_an_extension(name)
     ):
-        walk.functions.append(Name(schema, name, node.location))
+        walk.functions.append(Name(schema, name, _place(node)))
     else:
-        _refuse_function(name if schema is None else f"{schema}.{name}", name, walk, node.location)
+        _refuse_function(name if schema is None else f"{schema}.{name}", name, walk, _place(node))
 
 
 def _refuse_function(shown: str, name: str, walk: _Walk, at: int) -> NoReturn:
@@ -298,83 +313,86 @@ def _operator(names: Any, walk: _Walk, at: int) -> None:
         walk.operators.append(Name(schema, name, at))
 
 
-def _expression(node: Any, walk: _Walk) -> None:
-    if node.name:
-        _operator(node.name, walk, node.location)
+def _expression(node: Body, walk: _Walk) -> None:
+    if node.get("name"):
+        _operator(node["name"], walk, _place(node))
 
 
-def _sub_link(node: Any, walk: _Walk) -> None:
-    if node.operName:
-        _operator(node.operName, walk, node.location)
+def _sub_link(node: Body, walk: _Walk) -> None:
+    if node.get("operName"):
+        _operator(node["operName"], walk, _place(node))
 
 
-def _sort(node: Any, walk: _Walk) -> None:
-    if node.useOp:
-        _operator(node.useOp, walk, node.location)
+def _sort(node: Body, walk: _Walk) -> None:
+    if node.get("useOp"):
+        _operator(node["useOp"], walk, _place(node))
 
 
-def _type(node: Any, walk: _Walk) -> None:
-    if node.setof or node.pct_type or not node.names:
-        walk.refuse("SETOF and %TYPE are not allowed", node.location)
-    schema, name = _parts(node.names, walk, node.location)
+def _type(node: Body, walk: _Walk) -> None:
+    if node.get("setof") or node.get("pct_type") or not node.get("names"):
+        walk.refuse("SETOF and %TYPE are not allowed", _place(node))
+    schema, name = _parts(node["names"], walk, _place(node))
     element = name.removeprefix("_")
     known = name in TYPES or element in TYPES
     if (schema == SYSTEM and not known) or (schema is None and element in SYSTEM_TYPES_REFUSED):
         walk.refuse(
             f"the type {name} is not allowed",
-            node.location,
+            _place(node),
             "it looks names up in the catalogue; list_tables and describe_table tell what there is"
             if name.startswith("reg")
             else None,
         )
     if schema != SYSTEM and not (schema is None and known):
-        walk.types.append(Name(schema, name, node.location))
+        walk.types.append(Name(schema, name, _place(node)))
 
 
-def _column(node: Any, walk: _Walk) -> None:
-    parts = node.fields
+def _column(node: Body, walk: _Walk) -> None:
+    parts = node["fields"]
     if len(parts) > 3:
-        walk.refuse("a column is named with its database", node.location, "write table.column")
-    if isinstance(parts[-1], ast.String):
-        walk.columns.add(str(parts[-1].sval))
-    if len(parts) > 1 and isinstance(parts[-1], ast.String):
-        walk.fields.append(Name(None, str(parts[-1].sval), node.location))
+        walk.refuse("a column is named with its database", _place(node), "write table.column")
+    last = parts[-1].get("String")
+    if last is not None:
+        walk.columns.add(last["sval"])
+        if len(parts) > 1:
+            walk.fields.append(Name(None, last["sval"], _place(node)))
 
 
-def _indirection(node: Any, walk: _Walk) -> None:
-    for each in node.indirection:
-        if isinstance(each, ast.String):
-            walk.fields.append(Name(None, str(each.sval), walk.at))
+def _indirection(node: Body, walk: _Walk) -> None:
+    for each in node["indirection"]:
+        if "String" in each:
+            walk.fields.append(Name(None, each["String"]["sval"], walk.at))
 
 
-def _parameter(node: Any, walk: _Walk) -> None:
-    if not 1 <= node.number <= MAX_PARAMETERS:
-        walk.refuse(f"${node.number} is not allowed", node.location, f"parameters are $1 to ${MAX_PARAMETERS}")
-    walk.parameters.append((node.location, node.number))
+def _parameter(node: Body, walk: _Walk) -> None:
+    number = node.get("number", 0)
+    if not 1 <= number <= MAX_PARAMETERS:
+        walk.refuse(f"${number} is not allowed", _place(node), f"parameters are $1 to ${MAX_PARAMETERS}")
+    walk.parameters.append((node["location"], number))
 
 
-def _sample(node: Any, walk: _Walk) -> None:
-    schema, name = _parts(node.method, walk, node.location)
+def _sample(node: Body, walk: _Walk) -> None:
+    schema, name = _parts(node["method"], walk, _place(node))
     if schema not in (None, SYSTEM) or name not in SAMPLING_METHODS:
-        walk.refuse(f"TABLESAMPLE {name} is not allowed", node.location, "BERNOULLI and SYSTEM are")
+        walk.refuse(f"TABLESAMPLE {name} is not allowed", _place(node), "BERNOULLI and SYSTEM are")
 
 
-def _column_definition(node: Any, walk: _Walk) -> None:
-    if node.constraints or node.raw_default is not None or node.fdwoptions:
-        walk.refuse("only a name and a type may stand in a column definition list", node.location)
+def _column_definition(node: Body, walk: _Walk) -> None:
+    if node.keys() & {"constraints", "raw_default", "fdwoptions"}:
+        walk.refuse("only a name and a type may stand in a column definition list", _place(node))
 
 
-def _alias(node: Any, walk: _Walk) -> None:
-    walk.aliases.add(node.aliasname)
+def _alias(node: Body, walk: _Walk) -> None:
+    walk.aliases.add(node["aliasname"])
 
 
-def _with(node: Any, walk: _Walk) -> None:
-    walk.with_names.add(node.ctename)
-    if type(node.ctequery).__name__ != "SelectStmt":
-        _refuse_node(type(node.ctequery).__name__, walk)
+def _with(node: Body, walk: _Walk) -> None:
+    walk.with_names.add(node["ctename"])
+    (kind,) = node["ctequery"]
+    if kind != "SelectStmt":
+        _refuse_node(kind, walk)
 
 
-_HANDLERS: Final[dict[str, Callable[[Any, _Walk], None]]] = {
+_HANDLERS: Final[dict[str, Callable[[Body, _Walk], None]]] = {
     "SelectStmt": _select,
     "RangeVar": _range_var,
     "FuncCall": _function,
@@ -392,11 +410,13 @@ _HANDLERS: Final[dict[str, Callable[[Any, _Walk], None]]] = {
 }
 
 
-def _as_call(node: Any, walk: _Walk) -> None:
-    """A construct that an older server would read as a call of a function of that name."""
-    for name in CALLS_ON_OLDER_SERVERS[type(node).__name__]:
-        walk.functions.append(Name(None, name, walk.at))
+def _as_call(names: tuple[str, ...]) -> Callable[[Body, _Walk], None]:
+    """A construct that an older server would read as a call of a function of one of these names."""
+
+    def handle(_node: Body, walk: _Walk) -> None:
+        walk.functions.extend(Name(None, name, walk.at) for name in names)
+
+    return handle
 
 
-for _name in CALLS_ON_OLDER_SERVERS:
-    _HANDLERS[_name] = _as_call
+_HANDLERS.update({kind: _as_call(names) for kind, names in CALLS_ON_OLDER_SERVERS.items()})

@@ -103,11 +103,15 @@ async def approve(connection: asyncpg.Connection, inspected: Inspected, policy: 
         QueryRefused: naming what may not be read or called, and where it stands.
     """
     names = _Names.of(inspected)
-    rows = await connection.fetch(QUERIES["resolve"], *names.arguments())
-    facts: dict[str, list[Any]] = {}
-    for row in rows:
-        facts.setdefault(row["kind"], []).append(row)
     check = _Check(inspected, policy, names)
+    if not inspected.types and names.are_plain():
+        first, *found = await connection.fetch(QUERIES["plain"], *names.plain_arguments())
+        if not (first["more"] or any(row["more"] for row in found)):
+            await check.relations(connection, {"named": found})
+            return Approved(inspected, tuple(sorted({f"{row['schema']}.{row['name']}" for row in found})))
+    facts: dict[str, list[Any]] = {}
+    for row in await connection.fetch(QUERIES["resolve"], *names.arguments()):
+        facts.setdefault(row["kind"], []).append(row)
     await check.relations(connection, facts)
     check.functions(facts.get("call", []))
     check.operators(facts.get("operator", []))
@@ -145,7 +149,28 @@ class _Names:
             inspected.whole_rows,
         )
 
+    def are_plain(self) -> bool:
+        """Whether what is no relation is built in, unless the database gives its name another meaning. For no types."""
+        return all(each.schema is None and each.name in FUNCTIONS for each in self.functions) and all(
+            each.schema is None for each in self.operators
+        )
+
+    def plain_arguments(self) -> list[Any]:
+        """What the query `plain` is asked with. Only of names that are plain."""
+        functions = [each.name for each in self.functions]
+        fields = [each.name for each in self.fields]
+        return [
+            ["" if each.schema is None else _quoted(each.schema) for each in self.relations],
+            [_quoted(each.name) if each.schema is None else each.name for each in self.relations],
+            self.whole_rows,
+            [each.name for each in self.operators],
+            functions + [name for name in fields if name in FUNCTIONS],
+            functions,
+            [name for name in fields if name not in FUNCTIONS],
+        ]
+
     def arguments(self) -> list[Any]:
+        """What the query `resolve` is asked with."""
         # Of an unqualified name that is no allowed built-in one, built-in ones are asked for as well: they come first.
         functions = tuple(
             name._replace(schema="?") if name.schema is None and name.name not in FUNCTIONS else name
@@ -157,6 +182,10 @@ class _Names:
             [each.name for each in self.fields],
             self.whole_rows,
         ]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,77 @@ LEFT JOIN pg_catalog.pg_depend AS d
     ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
 
+-- name: plain
+-- What `resolve` would tell of a query that names relations and built-in functions and operators only, and whether there
+-- is more to tell, so that `resolve` has to be asked: one row for the database (i = 0), one for each relation that was
+-- found (`i` is its 1-based place). It reads single index entries, a fifth of the work.
+-- Parameters: schemas ('' or quoted) and names (quoted with '' as schema, else plain) of relations; whether a row may be
+-- used as one value; names of operators; of functions and fields that are built in and allowed; of functions, which may
+-- be types; of the other fields.
+-- `more` may be true in vain, never false in vain: what makes a branch of `resolve` answer is here without its details.
+SELECT 0 AS i, NULL::text AS schema, NULL::text AS name,
+    (
+        SELECT true FROM pg_catalog.pg_operator AS o WHERE o.oid >= 16384 AND o.oprname = ANY ($4::text[]) LIMIT 1
+    ) IS NOT NULL
+    OR (
+        SELECT true
+        FROM pg_catalog.pg_cast AS k
+        WHERE k.oid >= 16384 AND k.castfunc <> 0
+            AND (
+                SELECT true
+                FROM pg_catalog.pg_depend AS d
+                WHERE d.classid = 'pg_catalog.pg_cast'::regclass AND d.objid = k.oid AND d.deptype = 'e'
+                LIMIT 1
+            ) IS NULL
+        LIMIT 1
+    ) IS NOT NULL
+    OR (
+        SELECT true
+        FROM pg_catalog.unnest($5::text[]) AS f (name)
+        JOIN pg_catalog.pg_proc AS p ON p.proname = f.name
+        WHERE p.oid >= 16384 OR p.pronamespace <> 'pg_catalog'::regnamespace
+        LIMIT 1
+    ) IS NOT NULL
+    OR (
+        SELECT true
+        FROM pg_catalog.unnest($6::text[]) AS f (name)
+        JOIN pg_catalog.pg_type AS y ON y.typname = f.name
+        WHERE y.oid >= 16384 OR y.typrelid <> 0 OR y.typtype = 'd'
+        LIMIT 1
+    ) IS NOT NULL
+    OR (
+        SELECT true
+        FROM pg_catalog.unnest($7::text[]) AS f (name)
+        JOIN pg_catalog.pg_proc AS p ON p.proname = f.name
+        JOIN pg_catalog.pg_type AS y ON y.oid = p.proargtypes[0]
+        WHERE y.typtype IN ('c', 'd', 'p') OR p.provariadic <> 0
+        LIMIT 1
+    ) IS NOT NULL AS more
+UNION ALL
+SELECT r.i::int, n.nspname, c.relname,
+    c.relkind IN ('v', 'm') OR c.relhasrules OR c.relhassubclass OR c.relispartition
+    OR (SELECT true FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid LIMIT 1) IS NOT NULL
+    OR (
+        SELECT true
+        FROM pg_catalog.pg_attribute AS a
+        JOIN pg_catalog.pg_type AS y ON y.oid = a.atttypid
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid >= 16384
+            AND (y.typtype IN ('c', 'r', 'm') OR y.typelem <> 0 OR $3::boolean)
+        LIMIT 1
+    ) IS NOT NULL
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) WITH ORDINALITY AS r (schema, name, i)
+JOIN pg_catalog.pg_class AS c
+    ON c.oid = CASE
+        WHEN r.schema = '' THEN pg_catalog.to_regclass(r.name)::oid
+        -- Not to_regclass, which tells by its error of a schema that may not be used.
+        ELSE (
+            SELECT x.oid
+            FROM pg_catalog.pg_class AS x
+            WHERE x.relname = r.name AND x.relnamespace = pg_catalog.to_regnamespace(r.schema)::oid
+        )
+    END
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+
 -- name: operators_of
 -- Which of these functions implement an operator of pg_catalog.
 SELECT DISTINCT oprcode::oid AS oid

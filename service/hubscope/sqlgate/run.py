@@ -11,8 +11,8 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from hubscope.sqlgate.config import Served
 from hubscope.sqlgate.guard import Inspected, inspect, place
 from hubscope.sqlgate.policy import QUERIES, Approved, approve
 from hubscope.sqlgate.turns import Turns
-from hubscope.sqlgate.values import Shape, as_parameter, shape
+from hubscope.sqlgate.values import Shape, as_parameter, column, shape
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """Most that one page of rows can weigh, by construction: rows per page times columns times the longest value."""
@@ -119,10 +119,9 @@ class Gate:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._verdicts: OrderedDict[str, _Verdict] = OrderedDict()
-        # Ours are planned once (see `_make_pool`), a query of others each time, with its parameters: `prepare`.
-        mode = "READ WRITE" if served.writable else "READ ONLY"
-        self._begin = f"BEGIN {mode}; SET LOCAL plan_cache_mode = force_generic_plan"
+        self._begin = "BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY"
         self._end = "COMMIT" if served.writable else "ROLLBACK"
+        self._ending: set[asyncio.Task[None]] = set()
 
     # Life
 
@@ -189,6 +188,8 @@ class Gate:
             "extra_float_digits": "1",
             "xmloption": "content",
             "jit": "off",
+            # Ours are planned once (see `_prepared`), a query of others each time, with its parameters: `prepare`.
+            "plan_cache_mode": "force_generic_plan",
         }
         if path:
             quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in path)
@@ -222,12 +223,19 @@ class Gate:
         """
         try:
             pool = await self._opened()
-            async with pool.acquire(timeout=self.served.limits.connection_timeout_ms / 1000) as connection:
+            if self._ending and pool.get_idle_size() == 0:  # sooner than another connection is made
+                await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
+            # The pool's own timeout costs a task each time.
+            async with asyncio.timeout(self.served.limits.connection_timeout_ms / 1000):
+                connection = await pool.acquire()
+            try:
                 try:
                     await connection.execute(self._begin)
                     yield connection
                 finally:
                     await self._finish(connection)
+            finally:
+                await pool.release(connection)
         except HubscopeError:
             raise
         except asyncpg.QueryCanceledError as error:
@@ -265,8 +273,13 @@ class Gate:
         Raises:
             QueryTimedOut, QueryQueueFull.
         """
+        async with self._in_time(), self.turns.turn(client):
+            yield
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self.served.limits.timeout_ms / 1000), self.turns.turn(client):
+            async with asyncio.timeout(self.served.limits.timeout_ms / 1000):
                 yield
         except TimeoutError as error:
             raise self._timed_out() from error
@@ -317,12 +330,16 @@ class Gate:
         started = time.perf_counter()
         known = self.remembered(sql)
         inspected = known.inspected if known else self.check(sql)  # what is refused needs no connection and no turn
-        async with self.deadline(client), self.borrowed() as connection:
+        async with self._in_time(), AsyncExitStack() as held:
+            await held.enter_async_context(self.turns.turn(client))
+            connection = await held.enter_async_context(self.borrowed())
             approved = known or await self.approve(connection, sql, inspected)
             shapes, statement, arguments = await prepare(
                 connection, approved.inspected, parameters, self.served.limits.value_chars, self.served.limits.rows
             )
             taken, truncated = await self._take(statement, arguments, shapes)
+            if not self.served.writable:  # what is only rolled back need not keep the answer waiting
+                self._end_behind(held.pop_all())
         return Result(
             tuple((each.name, each.type) for each in shapes),
             tuple(taken.rows),
@@ -332,6 +349,17 @@ class Gate:
             (time.perf_counter() - started) * 1000,
         )
 
+    def _end_behind(self, held: AsyncExitStack) -> None:
+        """End the transaction and give back connection and turn while the answer is on its way."""
+        task = asyncio.create_task(held.aclose(), name="end of a query")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled():
+            task.exception()  # the connection was thrown away and the next one says why
+
     async def _take(
         self, statement: Any, arguments: Sequence[Any], shapes: Sequence[Shape]
     ) -> tuple[_Taken, str | None]:
@@ -340,19 +368,19 @@ class Gate:
         wide = sum(each.wide for each in shapes)
         page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
         taken = _Taken()
-        async for record in statement.cursor(*arguments, prefetch=page):
-            if len(taken.rows) >= limits.rows:
-                return taken, (
-                    f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
-                    " or page with ORDER BY and a WHERE beyond the last row"
-                )
-            row = self._row(record, shapes, taken)
-            if taken.size > limits.result_bytes and taken.rows:
-                return taken, (
-                    f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
-                    " ask for fewer columns or rows"
-                )
-            taken.rows.append(row)
+        async with aclosing(_pages(statement, arguments, page)) as pages:
+            async for records in pages:
+                room = limits.rows - len(taken.rows)
+                if not self._add(records[:room], shapes, taken):
+                    return taken, (
+                        f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
+                        " ask for fewer columns or rows"
+                    )
+                if len(records) > room:
+                    return taken, (
+                        f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
+                        " or page with ORDER BY and a WHERE beyond the last row"
+                    )
         if taken.cut:
             return taken, (
                 f"all rows, but {len(taken.cut)} values were cut to {limits.value_chars} characters (`cut` says which"
@@ -360,42 +388,53 @@ class Gate:
             )
         return taken, None
 
-    def _row(self, record: Any, shapes: Sequence[Shape], taken: _Taken) -> tuple[Any, ...]:
-        most = self.served.limits.value_chars
-        values: list[Any] = []
-        for column, (value, each) in enumerate(zip(record, shapes, strict=True)):
-            if value is None:
-                taken.size += 5
-                values.append(None)
-            elif type(value) is str:
-                taken.size += len(value) + 3 if value.isascii() else len(value.encode()) + 3
-                if each.cuttable and len(value) > most:
-                    taken.cut.append((len(taken.rows), column))
-                    values.append(value[:most])
-                else:
-                    values.append(each.convert(value))
-            else:
-                taken.size += 9
-                values.append(each.convert(value))
-        return tuple(values)
+    def _add(self, records: Sequence[Any], shapes: Sequence[Shape], taken: _Taken) -> bool:
+        """Add these rows, or as many of them as have room; False when some have not. The first row always has."""
+        limits = self.served.limits
+        columns = [
+            column(values, each, limits.value_chars)
+            for values, each in zip(zip(*records, strict=True), shapes, strict=False)
+        ]
+        size = taken.size + sum(each.size for each in columns)
+        if size > limits.result_bytes and (taken.rows or len(records) > 1):
+            return len(records) > 1 and all(self._add([record], shapes, taken) for record in records)
+        begin = len(taken.rows)
+        taken.size = size
+        taken.cut.extend(sorted((begin + at, i) for i, each in enumerate(columns) for at in each.cut))
+        taken.rows.extend(zip(*(each.values for each in columns), strict=True) if columns else [()] * len(records))
+        return True
+
+
+async def _pages(statement: Any, arguments: Sequence[Any], page: int) -> AsyncGenerator[list[Any], None]:
+    """The rows of a statement, so many at a time.
+
+    The driver's own iteration hands out one row after the other, which takes longer than to receive them, and asks the
+    server once more to close what ROLLBACK closes anyway.
+    """
+    portal = aiter(statement.cursor(*arguments, prefetch=page))
+    records = await portal._bind_exec(page, None)
+    while records:
+        yield records
+        if portal._exhausted:
+            return
+        records = await portal._exec(page, None)
 
 
 async def _prepared(connection: asyncpg.Connection) -> None:
-    """A new connection: check that texts mean there what they mean here, and plan the policy's statement once.
+    """A new connection: check that texts mean there what they mean here, and plan the policy's statements once.
 
-    Its plan must not depend on how many relations the database has, so it is made of index lookups.
+    Their plans must not depend on how many relations the database has, so they are made of index lookups.
 
     Raises:
         DatabaseAway: quotes mean something else on the server.
     """
     if connection.get_settings().standard_conforming_strings != "on":
         raise DatabaseAway("the server does not keep standard_conforming_strings on")
-    plain = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
-    await connection.execute(
-        "".join(f"SET {name} = off;" for name in plain) + "SET plan_cache_mode = force_generic_plan"
-    )
+    others = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
+    await connection.execute("".join(f"SET {name} = off;" for name in others))
+    await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [])
     await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
-    await connection.execute("".join(f"RESET {name};" for name in (*plain, "plan_cache_mode")))
+    await connection.execute("".join(f"RESET {name};" for name in others))
 
 
 async def prepare(
@@ -410,7 +449,7 @@ async def prepare(
         QueryRefused: the parameters do not fit. QueryFailed: the database finds a mistake in it.
     """
     try:
-        original = await connection.prepare(inspected.sql)
+        original = await connection.prepare(inspected.sql, name="")
     except asyncpg.QueryCanceledError:
         raise
     except asyncpg.PostgresError as error:
@@ -433,7 +472,7 @@ async def prepare(
     text = wrap(inspected, [_type_sql(each) for each in wanted], shapes, rows + 1)
     if arguments:
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-    return shapes, await connection.prepare(text), arguments
+    return shapes, await connection.prepare(text, name=""), arguments
 
 
 async def typed_query(connection: asyncpg.Connection, inspected: Inspected) -> tuple[str, Sequence[Any]]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from hubscope.entrypoints.loop import loop_factory
+from hubscope.entrypoints.loop import new_event_loop
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """One loop, and no mark of it in the names of the tests."""
-    return {"served": loop_factory() or asyncio.new_event_loop}
+    return {"served": new_event_loop}

@@ -6,7 +6,9 @@ import pytest
 
 from hubscope.errors import QueryRefused
 from hubscope.sqlgate import Gate, Policy
+from hubscope.sqlgate.policy import QUERIES, _Names
 from tests.integration.sqlgate.conftest import Canary, gate_to
+from tests.sql_corpus import ATTACKS, ATTACKS_BY_NAME, LEGITIMATE
 
 
 async def refused(gate: Gate, sql: str) -> str:
@@ -141,3 +143,73 @@ async def test_temporary_tables_of_the_session_do_not_shadow(sample: str) -> Non
         assert len((await gate.query("SELECT * FROM users")).columns) > 1
         with pytest.raises(QueryRefused):
             await gate.query("SELECT * FROM pg_temp.users")
+
+
+async def verdicts(gate: Gate, queries: list[str]) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for sql in queries:
+        try:
+            inspected = gate.check(sql)
+            async with gate.borrowed() as connection:
+                found.append((sql, (await gate.approve(connection, sql, inspected)).reads))
+        except QueryRefused as refused:
+            found.append((sql, refused.detail))
+    return found
+
+
+async def test_the_short_look_at_the_catalogue_ends_as_the_long_one_does(
+    sample: str, canary: Canary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await canary.connection.execute("DROP CAST (perch AS int)")  # with it in the database, no look is short
+    attacks = [sql for corpus in (ATTACKS, ATTACKS_BY_NAME) for texts in corpus.values() for sql in texts]
+    queries = [*attacks, *LEGITIMATE]
+    async with gate_to(sample, verdict_s=0) as gate:
+        short = await verdicts(gate, queries)
+        monkeypatch.setattr(_Names, "are_plain", lambda _: False)
+        assert short == await verdicts(gate, queries)
+
+
+PLAIN = "SELECT p.name, count(*), date(now()), p.id + 1 FROM products AS p WHERE p.price > 1 GROUP BY 1, 3, 4"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "ALTER TABLE products RENAME TO goods; CREATE VIEW products AS SELECT * FROM goods",
+        "CREATE VIEW v AS SELECT * FROM products; ALTER TABLE products RENAME TO goods;"
+        " ALTER VIEW v RENAME TO products",
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM products; ALTER TABLE products RENAME TO goods;"
+        " ALTER MATERIALIZED VIEW m RENAME TO products",
+        "CREATE TABLE cheap () INHERITS (products)",
+        "CREATE TABLE things (sort text); ALTER TABLE products ADD sort text; ALTER TABLE products INHERIT things",
+        "CREATE RULE loud AS ON INSERT TO products DO ALSO NOTHING",
+        "ALTER TABLE products ADD home cage",
+        "ALTER TABLE products ADD notes singing[]",
+        "CREATE FUNCTION count(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION private.count(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION price(products) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION name(VARIADIC text[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION id(anyelement) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OPERATOR + (LEFTARG = mood, RIGHTARG = int, FUNCTION = moody)",
+        "CREATE OPERATOR <= (LEFTARG = mood, RIGHTARG = int, FUNCTION = moody)",
+        "CREATE CAST (mood AS int) WITH FUNCTION calm(mood)",
+        "CREATE DOMAIN public.date AS text CHECK (value <> '')",
+        "CREATE TABLE public.now (n int)",
+    ],
+)
+async def test_what_gives_a_name_another_meaning_is_looked_at_closely(sample: str, canary: Canary, made: str) -> None:
+    await canary.connection.execute(
+        "DROP CAST (perch AS int);"
+        "CREATE FUNCTION moody(mood, int) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+        "CREATE FUNCTION calm(mood) RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    )
+    async with gate_to(sample, verdict_s=0) as gate:
+        names = _Names.of(gate.check(PLAIN))
+
+        async def more() -> bool:
+            async with gate.borrowed() as connection:
+                return any(row["more"] for row in await connection.fetch(QUERIES["plain"], *names.plain_arguments()))
+
+        assert not await more()
+        await canary.connection.execute(made)
+        assert await more()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -390,3 +391,42 @@ def test_a_mistake_at_start_is_one_clear_line(
     assert line.startswith("hubscope: ")
     assert said in line
     assert "s3cr3t" not in line
+
+
+HELLO = (
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},'
+    b'"clientInfo":{"name":"x","version":"1"}}}\n'
+)
+NOWHERE = [sys.executable, "-m", "hubscope", "sql-mcp", "--database-url", "postgresql://nobody@127.0.0.1:1/x"]
+
+
+@pytest.mark.parametrize(("how", "code"), [("closes our input", 0), ("interrupts us", 130)])
+def test_a_client_ends_the_server_at_once(how: str, code: int, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        NOWHERE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(HELLO)
+        server.stdin.flush()
+        assert b"serverInfo" in server.stdout.readline()
+        if how == "interrupts us":
+            server.send_signal(signal.SIGINT)
+        else:
+            server.stdin.close()
+        assert server.wait(20) == code
+
+
+def test_messages_may_come_from_a_file_and_go_into_one(tmp_path: Path) -> None:
+    (tmp_path / "asked").write_bytes(HELLO)
+    with (tmp_path / "asked").open("rb") as asked, (tmp_path / "told").open("wb") as told:
+        done = subprocess.run(
+            NOWHERE, stdin=asked, stdout=told, stderr=subprocess.DEVNULL, cwd=tmp_path, timeout=60, check=False
+        )
+    assert done.returncode == 0
+    assert b"serverInfo" in (tmp_path / "told").read_bytes()

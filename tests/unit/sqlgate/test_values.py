@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubscope.errors import QueryRefused
-from hubscope.sqlgate.values import SAFE_INTEGER, as_parameter, parse_array, shape
+from hubscope.sqlgate.values import SAFE_INTEGER, as_parameter, column, parse_array, shape
 
 ELEMENTS = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 NESTED = st.recursive(
@@ -83,5 +83,28 @@ def test_a_parameter_that_cannot_be_is_named(value: Any, type_name: str, said: s
     ],
 )
 def test_a_value_reaches_json_exactly(type_name: str, sent: Any, json: str) -> None:
-    made = shape("x", "pg_catalog", type_name, "scalar", 100).convert(sent)
-    assert msgspec.json.encode(made).decode() == json
+    made = column([sent, None], shape("x", "pg_catalog", type_name, "scalar", 100), 100)
+    assert msgspec.json.encode(made.values).decode() == f"[{json},null]"
+
+
+@pytest.mark.parametrize(
+    ("type_name", "values"),
+    [
+        ("int8", [1, SAFE_INTEGER + 1, None]),
+        ("int4", [1, None, -1]),
+        ("bool", [True, None]),
+        ("float8", [1e308, 1e308, float("nan"), None, float("inf"), float("-inf")]),
+        ("float4", ["1.5", "NaN", None]),
+        ("text", ["a", None, "", "ü" * 11, "x" * 10]),
+        ("numeric", ["1.10", None]),
+        ("jsonb", ['{"a": 1}', None, '"' + "x" * 20 + '"']),
+        ("text", []),
+        ("text", [None, None]),
+    ],
+)
+def test_a_column_is_told_as_its_values_one_by_one_are(type_name: str, values: list[Any]) -> None:
+    made = shape("x", "pg_catalog", type_name, "scalar", 10)
+    whole, alone = column(values, made, 10), [column([value], made, 10) for value in values]
+    assert msgspec.json.encode(whole.values) == msgspec.json.encode([each.values[0] for each in alone])
+    assert whole.size == sum(each.size for each in alone) or None in values
+    assert list(whole.cut) == [at for at, each in enumerate(alone) if each.cut]
