@@ -13,6 +13,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, TextContent
 
 from hubscope.entrypoints import serve, sql_mcp
+from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.entrypoints.sql_tools import CustomTool
 from hubscope.settings import Settings, SqlSettings
 from hubscope.sqlgate import Gate, served
@@ -20,7 +21,7 @@ from hubscope.sqlgate import Gate, served
 _build = sql_mcp.build
 
 
-def build(sql_server: sql_mcp.SqlServer, tools: tuple[CustomTool, ...] = ()) -> MCPServer[Any]:
+def build(sql_server: SqlServer, tools: tuple[CustomTool, ...] = ()) -> MCPServer[Any]:
     """The product's server and the tool `noop`."""
     server = _build(sql_server, tools)
 
@@ -34,9 +35,9 @@ def build(sql_server: sql_mcp.SqlServer, tools: tuple[CustomTool, ...] = ()) -> 
 def main(transport: str, dsn: str) -> None:
     """Serve until standard input closes (stdio) or SIGTERM comes (http)."""
     sql_mcp.build = build
-    gate = Gate(served(SqlSettings.load(), dsn))
+    sql_server = sql_mcp.alone({"main": Gate(served(SqlSettings.load(), dsn))})
     if transport == "stdio":
-        asyncio.run(sql_mcp.run_stdio(gate))
+        asyncio.run(sql_mcp.run_stdio(sql_server))
         return
 
     async def listen() -> None:
@@ -44,7 +45,7 @@ def main(transport: str, dsn: str) -> None:
         serve.stop_on_signals(stop)
         with serve.listen(Settings.load()) as listener:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-            await sql_mcp.run_http(gate, listener, stop, lambda: print(address, flush=True))
+            await sql_mcp.run_http(sql_server, listener, stop, lambda: print(address, flush=True))
 
     asyncio.run(listen())
 

@@ -350,16 +350,21 @@ cli.add_typer(
 def serve_sql(
     context: typer.Context,
     database_url: Annotated[
-        str | None, typer.Option("--database-url", help="The database; else DATABASE_URL or DATABASE_URL_FILE.")
+        list[str] | None,
+        typer.Option(
+            "--database-url",
+            help="The database; else DATABASE_URL or DATABASE_URL_FILE. Several: NAME=URL, the first is the default.",
+            metavar="URL",
+        ),
     ] = None,
     transport: Annotated[
         Literal["stdio", "http"], typer.Option("--transport", help="stdio, or http on HEALTH_PORT (3401).")
     ] = "stdio",
 ) -> None:
-    """Serve a PostgreSQL database read-only, as an MCP server."""
+    """Serve PostgreSQL databases read-only, as an MCP server."""
     from hubscope.entrypoints import sql_mcp as server
     from hubscope.settings import SqlSettings
-    from hubscope.sqlgate import Gate, served, url_of
+    from hubscope.sqlgate import Gate, databases
 
     if context.invoked_subcommand is not None:
         return
@@ -369,9 +374,15 @@ def serve_sql(
             f"HUBSCOPE_HOST is {settings.host!r}, but the SQL server by itself asks nobody for a key: it listens on"
             " loopback only (127.0.0.1, ::1, localhost)"
         )
-    gate = Gate(served(sql_settings, server.database_url(database_url, url_of(sql_settings))))
+    served = databases(sql_settings, database_url or ())
+    if not served:
+        raise InvalidSetting(
+            "no database is named: set DATABASE_URL or DATABASE_URL_FILE, or pass --database-url"
+            " postgresql://user@host/database"
+        )
+    sql_server = server.alone({name: Gate(each) for name, each in served.items()}, audit_chars=sql_settings.audit_chars)
     if transport == "stdio":
-        asyncio.run(server.run_stdio(gate))
+        asyncio.run(server.run_stdio(sql_server))
         return
 
     async def listen() -> None:
@@ -380,7 +391,7 @@ def serve_sql(
         with serving.listen(settings) as listener:
             port = listener.getsockname()[1]
             await server.run_http(
-                gate,
+                sql_server,
                 listener,
                 stop,
                 lambda: tell(f"listening on http://{settings.host}:{port}/mcp"),
@@ -439,6 +450,7 @@ def where_to_look(service: serving.Service) -> None:
         ("events", f"POST {service.url}/v1/events"),
         ("traces", f"POST {service.url}/v1/traces (OTLP)"),
         ("MCP", f"{service.url}/mcp"),
+        ("SQL", f"{service.url}/sql/mcp (MCP, read-only)"),
         ("API", f"{service.url}/docs"),
     ):
         addresses.add_row(f"[bold]{what}[/bold]", where)

@@ -193,7 +193,7 @@ class Gate:
         if path:
             quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in path)
             settings["search_path"] = f"pg_catalog, {quoted}, pg_temp"
-        return settings
+        return settings | dict(self.served.session)
 
     async def _make_pool(self, database: Database) -> asyncpg.Pool:
         limits = self.served.limits

@@ -21,7 +21,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ResourceTemplateReference
 from prometheus_client.parser import text_string_to_metric_families
 
-from hubscope.entrypoints.sql_mcp import SqlServer, asgi, build, opened
+from hubscope.entrypoints.sql_mcp import alone, asgi, build, opened
+from hubscope.entrypoints.sql_server import Lines, SqlServer
 from hubscope.entrypoints.sql_tools import load
 from hubscope.errors import InvalidSetting
 from hubscope.settings import SqlSettings
@@ -42,7 +43,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 async def sql_server(sample: str, log: io.StringIO) -> AsyncIterator[SqlServer]:
-    async with held(opened(Gate(Served(sample, POLICY, Limits())), log)) as sql_server:
+    async with held(opened(alone({"main": Gate(Served(sample, POLICY, Limits()))}, Lines(log)))) as sql_server:
         yield sql_server
 
 
@@ -145,6 +146,16 @@ async def test_every_call_leaves_one_audit_line(mcp: Client, log: io.StringIO) -
     assert any(line.get("event") == "role_audit" for line in lines(log))
 
 
+async def test_the_text_of_a_query_is_audited_without_secrets_and_cut(sample: str, log: io.StringIO) -> None:
+    for chars, seen in ((2_000, "SELECT 'password=[redacted]'" + " " * 1972), (20, "SELECT 'password=[re"), (0, None)):
+        async with gate_to(sample, POLICY) as gate:
+            server = alone({"main": gate}, Lines(log), audit_chars=chars)
+            async with Client(build(server)) as client:
+                await ask(client, "query", sql="SELECT 'password=hunter22'" + " " * 3_000)
+        assert lines(log)[-1].get("sql") == seen
+    assert "hunter22" not in log.getvalue()
+
+
 async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sample: str, log: io.StringIO) -> None:
     answer = await http.get("/health")
     body = answer.json()
@@ -153,7 +164,8 @@ async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sam
     assert body["connection_pool"].keys() == {"total", "active", "idle"}
     assert body["memory_usage"].keys() == {"rss", "heap_used", "heap_total"}
     assert body.keys() >= {"version", "timestamp", "uptime"}
-    away = SqlServer(Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits())), log)
+    assert body["databases"]["main"]["role"] is None or body["databases"]["main"]["role"]["findings"]
+    away = alone({"main": Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits()))}, Lines(log))
     status, body = await away.health()
     assert (status, body["status"], body["database"]) == (503, "unhealthy", "disconnected")
 
@@ -176,11 +188,11 @@ async def test_metrics_are_the_specifications_and_on_the_metrics_page(mcp: Clien
         for family in text_string_to_metric_families(text)
         for sample_ in family.samples
     }
-    assert samples["postgres_mcp_queries_total", ("status", "success")] == 1
-    assert samples["postgres_mcp_queries_total", ("status", "refused")] == 1
-    assert samples["postgres_mcp_database_connected",] == 1
+    assert samples["postgres_mcp_queries_total", ("database", "main"), ("status", "success")] == 1
+    assert samples["postgres_mcp_queries_total", ("database", "main"), ("status", "refused")] == 1
+    assert samples["postgres_mcp_database_connected", ("database", "main")] == 1
     assert samples["postgres_mcp_memory_limit_bytes",] > samples["postgres_mcp_memory_usage_bytes", ("type", "rss")] > 0
-    assert ("postgres_mcp_query_duration_seconds_bucket", ("le", "10.0")) in samples
+    assert ("postgres_mcp_query_duration_seconds_bucket", ("database", "main"), ("le", "10.0")) in samples
     page = (ROOT / "docs/reference/metrics.md").read_text()
     served = {
         family.name + ("_total" if family.type == "counter" else "")
@@ -262,7 +274,7 @@ async def test_names_in_resources_are_completed(mcp: Client) -> None:
 
 async def test_a_database_that_comes_and_goes_is_survived(sample: str, log: io.StringIO, canary: Canary) -> None:
     async with gate_to(sample, POLICY) as gate:
-        sql_server = SqlServer(gate, log)
+        sql_server = alone({"main": gate}, Lines(log))
         async with Client(build(sql_server)) as client:
             await ask(client, "query", sql="SELECT 1")
             await canary.connection.execute(
@@ -305,7 +317,10 @@ async def test_tools_of_ones_own_run_under_the_same_gates(
         " WHERE u.id = customer GROUP BY 1 $$"
     )
     policy = Policy(allowed_functions=frozenset({"public.get_customer_analytics"}))
-    async with gate_to(sample, policy) as gate, Client(build(SqlServer(gate, log), load(gate))) as client:
+    async with (
+        gate_to(sample, policy) as gate,
+        Client(build(alone({"main": gate}, Lines(log)), load({"main": gate}))) as client,
+    ):
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS | {
             "customer_analytics",
             "revenue_report",
@@ -325,7 +340,7 @@ async def test_tools_of_ones_own_run_under_the_same_gates(
         ("[tools.x]\ndescription = 'x'\nsql = 'DELETE FROM users'\n", r"\[tools.x\]: DELETE is not allowed"),
         ("[tools.x]\ndescription = 'x'\nsql = 'SELECT $1'\n", r"has 0 params, its sql uses \[1\]"),
         ("[tools.query]\ndescription = 'x'\nsql = 'SELECT 1'\n", "is no name for a tool"),
-        ("[tools.x]\nsql = 'SELECT 1'\n", "takes description, sql and params"),
+        ("[tools.x]\nsql = 'SELECT 1'\n", "takes description, sql, params and database"),
         ("[tools.x]\ndescription = 'x'\nsql = 'SELECT $1'\n[tools.x.params.a]\ntype = 'date'\n", "allowed: text, "),
     ],
 )
@@ -335,7 +350,7 @@ def test_a_mistake_in_a_tool_of_ones_own_ends_the_start(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hubscope.toml").write_text(text)
     with pytest.raises(InvalidSetting, match=said):
-        load(Gate(Served("postgresql://x@y/z", Policy(), Limits())))
+        load({"main": Gate(Served("postgresql://x@y/z", Policy(), Limits()))})
 
 
 def configuration() -> dict[str, Any]:
