@@ -131,9 +131,16 @@ class Postgres15:
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
         with (self._pgdata / "postgresql.conf").open("a") as file:
             file.writelines(lines)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again, on the same port; nothing where it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        program = self.folder / "native" / "bin" / "postgres"
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [str(native / "bin" / "postgres"), "-D", str(self._pgdata)],
+                [str(program), "-D", str(self._pgdata)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(), cwd="/", **self._identity,
             )  # fmt: skip
         give_up = time.monotonic() + START_TIMEOUT_S
@@ -154,7 +161,8 @@ class Postgres15:
         if done.returncode:
             raise RuntimeError(f"{command[0]}: {done.stdout[-500:]}{done.stderr[-500:]}")
 
-    def _clear(self) -> None:
+    def stop(self) -> None:
+        """Stop it; sessions are ended."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)  # fast shutdown
             try:
@@ -162,6 +170,9 @@ class Postgres15:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def _clear(self) -> None:
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

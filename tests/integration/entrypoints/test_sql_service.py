@@ -17,12 +17,14 @@ from mcp.client.streamable_http import streamable_http_client
 from hubscope.access import Scope
 from hubscope.app import App, opened
 from hubscope.entrypoints.http import asgi
+from hubscope.entrypoints.serve import listen, serving
 from hubscope.errors import InvalidSetting
 from hubscope.marts import live_marts
 from hubscope.settings import Settings
 from hubscope.store import Connection
 from tests.conftest import ROLES, held
 from tests.events import server_event, tool_call
+from tests.integration.sqlgate.conftest import eventually
 from tests.keys import PEPPER, bearer, make_key
 
 pytestmark = [pytest.mark.integration]
@@ -272,11 +274,7 @@ async def test_it_has_connections_of_its_own(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
             " AND application_name = 'hubscope sql'"
         )
-        for _ in range(400):
-            if await admin.fetchval(busy) == 2:
-                break
-            await asyncio.sleep(0.025)
-        assert await admin.fetchval(busy) == 2
+        await eventually(lambda: _counts(admin, busy, 2), "two do not run")
         assert (await http.post("/v1/events", json=[tool_call()])).json()["accepted"] == 1
         assert (await http.get("/api/v1/analytics")).status_code == 200
         text = (await http.get("/metrics")).text
@@ -333,3 +331,42 @@ async def test_tools_of_the_operators_own_are_served_too(
         await http.post("/v1/events", json=[tool_call(tool="t", status="error"), tool_call(tool="t")])
         async with sql(http) as mcp:
             assert (await ask(mcp, "failures", name="t"))["rows"] == [[1]]
+
+
+async def test_over_real_http_an_answer_comes_whole_and_leaving_ends_the_query(
+    settings: Settings, database: str, admin: Connection
+) -> None:
+    listener = listen(settings.model_copy(update={"port": 0}))
+    long = "SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000) b"
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
+        " AND application_name = 'hubscope sql'"
+    )
+    async with (
+        held(serving(settings, database, listener)) as (url, _),
+        httpx2.AsyncClient(trust_env=False, timeout=30) as http,
+        Client(streamable_http_client(f"{url}/sql/mcp", http_client=http)) as client,
+    ):
+        rows = (await ask(client, "query", sql="SELECT n, repeat('x', 500) FROM generate_series(1, 1000) AS n"))["rows"]
+        assert len(rows) == 1_000
+        call = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "query", "arguments": {"sql": long}},
+        }
+        headers = {"accept": "application/json, text/event-stream"}
+        async with httpx2.AsyncClient(trust_env=False, timeout=30) as leaver:
+            request = asyncio.create_task(leaver.post(f"{url}/sql/mcp", json=call, headers=headers))
+            await eventually(lambda: _counts(admin, busy, 1), "it does not run")
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        await eventually(lambda: _counts(admin, busy, 0), "the server still runs it")
+    listener.close()
+    row = await admin.fetchrow("SELECT * FROM hub.security_audit_log WHERE status = 'cancelled'")
+    assert row is not None
+    assert row["actor"] == "this machine"
+
+
+async def _counts(admin: Connection, sql: str, count: int) -> bool:
+    return bool(await admin.fetchval(sql) == count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -11,11 +12,15 @@ from typing import Any
 
 import asyncpg
 import pytest
+from mcp import Client
 
+from hubscope.entrypoints.sql_mcp import alone, build, opened
+from hubscope.entrypoints.sql_server import Lines
 from hubscope.errors import DatabaseAway, HubscopeError
 from hubscope.settings import SqlSettings
 from hubscope.sqlgate import Gate, Policy, served
 from hubscope.sqlgate.roles import audit_role, grants
+from tests.conftest import held
 from tests.integration.sqlgate import test_attacks as attacks
 from tests.integration.sqlgate import test_run as running
 from tests.integration.sqlgate.conftest import Canary, eventually, gate_to
@@ -250,6 +255,35 @@ async def test_the_role_of_the_grants_script_logs_in_with_a_password_and_only_re
     finally:
         await owner.execute("DROP OWNED BY password")
         await owner.close()
+
+
+async def test_a_server_that_is_stopped_and_started_again_is_survived(
+    postgres15: Postgres15, admin15: asyncpg.Connection
+) -> None:
+    """Away at start, there, away, there again: the same server process goes on, and the role is looked at meanwhile."""
+    dsn = postgres15.dsn("postgres", "anybody", "localhost") + "?sslmode=require"
+    postgres15.stop()
+    log = io.StringIO()
+    try:
+        async with gate_to(dsn, connection_timeout_ms=500) as gate:
+            server = alone({"main": gate}, Lines(log))
+            async with held(opened(server)), Client(build(server)) as client:
+                answer = await client.call_tool("query", {"sql": "SELECT 1"})
+                assert answer.is_error
+                assert "nothing listens there" in str(answer.content)
+                assert (await server.health())[0] == 503
+                postgres15.start()
+                assert not (await client.call_tool("query", {"sql": "SELECT 1"})).is_error
+                assert (await server.health())[0] == 200
+                postgres15.stop()
+                assert (await client.call_tool("query", {"sql": "SELECT 1"})).is_error
+                assert (await server.health())[0] == 503
+                postgres15.start()
+                await eventually(gate.reachable, "it does not come back")
+                assert not (await client.call_tool("query", {"sql": "SELECT 1"})).is_error
+    finally:
+        postgres15.start()
+    assert '"event": "role_audit", "outcome": "error"' in log.getvalue()
 
 
 def test_the_keys_of_the_test_are_for_nobody_else(postgres15: Postgres15) -> None:

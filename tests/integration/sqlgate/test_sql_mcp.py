@@ -405,3 +405,47 @@ def test_a_mistake_at_start_is_one_clear_line(
     assert line.startswith("hubscope: ")
     assert said in line
     assert "s3cr3t" not in line
+
+
+@pytest.mark.acceptance
+async def test_the_command_serves_several_databases_over_http_and_audits_whatever_the_log_level(
+    sample: str, database: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "hubscope", "sql-mcp", "--transport", "http"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--database-url", f"shop={sample}", "--database-url", f"store={database}",
+        env={
+            "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "HEALTH_PORT": "0",
+            "LOG_LEVEL": "error", "ALLOWED_SCHEMAS": "public,analytics", "HUBSCOPE_SQL_VIEW_SCHEMAS": "raw",
+        },
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        while True:
+            line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
+            if match := re.search(r"http://[^/]+", line):
+                url = match[0]
+                break
+        async with (
+            httpx2.AsyncClient(trust_env=False) as http,
+            Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
+        ):
+            assert (await ask(client, "query", sql="SELECT COUNT(*) FROM users"))["rows"] == [[20]]
+            answer = await ask(client, "query", sql="SELECT COUNT(*) FROM analytics.fct_tool_calls", database="store")
+            assert answer["rows"] == [[0]]
+            assert (await client.call_tool("query", {"sql": "DROP TABLE users", "database": "shop"})).is_error
+            health = (await http.get(f"{url}/health")).json()
+            assert {name: state["status"] for name, state in health["databases"].items()} == {
+                "shop": "connected",
+                "store": "connected",
+            }
+            text = (await http.get(f"{url}/metrics")).text
+            assert 'postgres_mcp_queries_total{database="shop",status="refused"} 1.0' in text
+    finally:
+        process.terminate()
+        _, rest = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    events = [json.loads(line) for line in (line + "\n" + rest.decode()).splitlines() if line.startswith("{")]
+    calls = [(event["served"], event["outcome"]) for event in events if event.get("tool") == "query"]
+    assert calls == [("shop", "success"), ("store", "success"), ("shop", "refused")]
