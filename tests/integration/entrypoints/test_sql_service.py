@@ -148,6 +148,21 @@ async def test_a_key_of_a_tenant_sees_that_tenants_rows_and_no_others(settings: 
         await asyncio.gather(*(pry(name) for name in keys for _ in range(2)))
 
 
+async def test_a_condition_is_not_asked_of_another_tenants_rows(
+    settings: Settings, database: str, admin: Connection
+) -> None:
+    """A cheap condition would come first, and its error would tell, were the views no barriers."""
+    async with service(settings, database) as http:
+        _, other = await make_key(database, Scope.INGEST, tenant="other")
+        _, mine = await make_key(database, Scope.INGEST, tenant="acme")
+        for tool, key in (("(no regex", other), ("list", mine)):
+            assert (await http.post("/v1/events", json=[tool_call(tool=tool)], headers=bearer(key))).status_code == 200
+    await admin.execute(f"SET ROLE \"{ROLES.tenant}\"; SET hubscope.tenant = 'acme'")
+    await admin.execute("SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off")
+    for view in sorted(TENANT_VIEWS - {"dim_servers"}):
+        assert await admin.fetchval(f"SELECT count(*) FROM tenant.{view} WHERE server ~ tool") == 0, view
+
+
 @pytest.mark.parametrize(
     "text",
     [
