@@ -13,6 +13,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, TextContent
 
 from hubscope.entrypoints import serve, sql_mcp
+from hubscope.entrypoints.sql_lines import LinesBehind
 from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.entrypoints.sql_tools import CustomTool
 from hubscope.settings import Settings, SqlSettings
@@ -35,7 +36,7 @@ def build(sql_server: SqlServer, tools: tuple[CustomTool, ...] = ()) -> MCPServe
 def main(transport: str, dsn: str) -> None:
     """Serve until standard input closes (stdio) or SIGTERM comes (http)."""
     sql_mcp.build = build
-    sql_server = sql_mcp.alone({"main": Gate(served(SqlSettings.load(), dsn))})
+    sql_server = SqlServer({"main": Gate(served(SqlSettings.load(), dsn))}, LinesBehind(sys.stderr, 10_000))
     if transport == "stdio":
         asyncio.run(sql_mcp.run_stdio(sql_server))
         return

@@ -363,6 +363,8 @@ def serve_sql(
 ) -> None:
     """Serve PostgreSQL databases read-only, as an MCP server."""
     from hubscope.entrypoints import sql_mcp as server
+    from hubscope.entrypoints.sql_lines import LinesBehind
+    from hubscope.entrypoints.sql_server import SqlServer
     from hubscope.settings import SqlSettings
     from hubscope.sqlgate import Gate, databases
 
@@ -380,9 +382,12 @@ def serve_sql(
             "no database is named: set DATABASE_URL or DATABASE_URL_FILE, or pass --database-url"
             " postgresql://user@host/database"
         )
-    sql_server = server.alone({name: Gate(each) for name, each in served.items()}, audit_chars=sql_settings.audit_chars)
+    lines = LinesBehind(sys.stderr, settings.audit_queue_max_records, refuse=settings.audit_on_failure == "refuse")
+    gates = {name: Gate(each) for name, each in served.items()}
+    sql_server = SqlServer(gates, lines, audit_chars=sql_settings.audit_chars)
     if transport == "stdio":
         asyncio.run(server.run_stdio(sql_server))
+        lines.close()
         return
 
     async def listen() -> None:
@@ -399,6 +404,7 @@ def serve_sql(
             )
 
     asyncio.run(listen())
+    lines.close()
 
 
 @sql_mcp.command(epilog="Example: hubscope sql-mcp grants --database shop --schema public --role mcp_readonly | psql")

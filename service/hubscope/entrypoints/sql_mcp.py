@@ -10,8 +10,7 @@ import contextlib
 import inspect as python_inspect
 import json
 import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal
@@ -30,7 +29,7 @@ from hubscope.entrypoints.collector import collect_seldom
 from hubscope.entrypoints.events import Receive, Scope, Send
 from hubscope.entrypoints.problems import problem
 from hubscope.entrypoints.sql_resources import SqlMcpServer, add_resources
-from hubscope.entrypoints.sql_server import GONE_KEY, SERVICE, Caller, Lines, Recorder, SqlServer
+from hubscope.entrypoints.sql_server import GONE_KEY, SERVICE, Caller, SqlServer
 from hubscope.entrypoints.sql_tools import CustomTool, add_tools, load
 from hubscope.errors import HubscopeError
 from hubscope.sqlgate import Gate, Result
@@ -314,11 +313,6 @@ async def _send_text(send: Send, status: int, content_type: str, body: bytes) ->
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def alone(gates: Mapping[str, Gate], recorder: Recorder | None = None, *, audit_chars: int = 2_000) -> SqlServer:
-    """The server by itself: audit lines on stderr."""
-    return SqlServer(gates, recorder or Lines(sys.stderr), audit_chars=audit_chars)
 
 
 async def run_stdio(sql_server: SqlServer) -> None:

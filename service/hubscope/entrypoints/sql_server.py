@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, TextIO, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import psutil
 from mcp.server.mcpserver import Context
@@ -90,24 +89,6 @@ class Recorder(Protocol):
         Raises:
             AuditAway: it is not kept, and nothing is answered without it.
         """
-
-
-class Lines:
-    """One JSON line an event."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def check(self) -> None:
-        """There is always a place."""
-
-    async def record(self, caller: Caller, event: Mapping[str, Any]) -> None:
-        """Write the line."""
-        known = {"user_agent": caller.user_agent, "address": caller.address, "request_id": caller.request_id}
-        line = {"audit": "sql", "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event}
-        line |= {name: value[:300] for name, value in known.items() if value}
-        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._stream.flush()
 
 
 class SqlServer:
@@ -374,4 +355,4 @@ def _memory_limit() -> int:
     return total
 
 
-__all__ = ["GONE_KEY", "MAIN", "SERVICE", "Caller", "Lines", "Recorder", "SqlServer"]
+__all__ = ["GONE_KEY", "MAIN", "SERVICE", "Caller", "Recorder", "SqlServer"]

@@ -29,6 +29,7 @@ APPEND: Final = load(Path(__file__).with_name("queries.sql"))["append"]
 BATCH: Final = 500
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+WITHHELD: Final = "no answer is given without an audit record, and none can be written now; try again later"
 
 log = structlog.get_logger("hubscope.audit")
 
@@ -88,7 +89,7 @@ class Journal:
         """
         if self._refuses and self._stuck is not None:
             self._instruments.audit_refused.inc()
-            raise AuditAway(self._withheld(self._stuck))
+            raise AuditAway(WITHHELD)
 
     async def append(self, record: AuditRecord) -> None:
         """Hand a record over. Returns at once, or, where nothing is answered without its record, once it is committed.
@@ -112,19 +113,16 @@ class Journal:
                 await done
         except TimeoutError:
             self._instruments.audit_refused.inc()
-            raise AuditAway(self._withheld(self._stuck or "the database does not answer in time")) from None
+            raise AuditAway(WITHHELD) from None
         except AuditAway:
             self._instruments.audit_refused.inc()
             raise
-
-    def _withheld(self, reason: str) -> str:
-        return f"no answer is given without an audit record, and none can be written now ({reason}); try again later"
 
     def _lose(self, waiting: _Waiting, outcome: str) -> None:
         self._instruments.audit_records.labels(outcome).inc()
         log.error("audit record not stored", outcome=outcome, record=_told(waiting.record))
         if waiting.done is not None and not waiting.done.done():
-            waiting.done.set_exception(AuditAway(self._withheld(outcome.replace("_", " "))))
+            waiting.done.set_exception(AuditAway(WITHHELD))
 
     def _shown(self) -> None:
         self._instruments.audit_queue.set(len(self._queue))
@@ -140,11 +138,10 @@ class Journal:
             try:
                 lost = await self._write([each.record for each in batch])
             except Exception as error:  # whatever it is, records must not be lost by a task that ended
-                if isinstance(error, AWAY_OR_TOLD):
-                    self._tell(away(error).detail)
-                else:
-                    log.exception("audit records cannot be written")
-                    self._tell(type(error).__name__)
+                reason = away(error).detail if isinstance(error, AWAY_OR_TOLD) else f"{type(error).__name__}: {error}"
+                if self._stuck != reason:
+                    log.warning("audit records wait", reason=reason, waiting=len(self._queue))
+                self._stuck = reason
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
                 continue
@@ -161,11 +158,6 @@ class Journal:
                 if waiting.done is not None and not waiting.done.done():
                     waiting.done.set_result(None)
             self._shown()
-
-    def _tell(self, reason: str) -> None:
-        if self._stuck != reason:
-            log.warning("audit records wait", reason=reason, waiting=len(self._queue))
-        self._stuck = reason
 
     async def _write(self, records: Sequence[AuditRecord]) -> frozenset[int]:
         """Commit records, together if they can be. The places of those that the database itself refused."""

@@ -92,6 +92,9 @@ async def test_it_serves_hubscopes_own_marts_to_this_machine(client: httpx2.Asyn
             assert (await ask(mcp, "query", sql=f"SELECT * FROM {view}"))["row_count"] == 1, view
             assert (await ask(mcp, "describe_table", table_name=view))["columns"][0]["name"] == "tenant_id"
         assert (await ask(mcp, "analyze_query", sql="SELECT * FROM fct_tool_calls"))["total_cost"] > 0
+        p95 = "SELECT rollup.latency_percentile(array_agg(bucket), array_agg(calls), 0.95, max(max_us) / 1000.0)"
+        ((value,),) = (await ask(mcp, "query", sql=f"{p95} FROM fct_tool_latency_daily"))["rows"]
+        assert value > 0
 
 
 async def test_every_live_mart_that_has_tenants_is_there(admin: Connection) -> None:

@@ -14,8 +14,9 @@ import asyncpg
 import pytest
 from mcp import Client
 
-from hubscope.entrypoints.sql_mcp import alone, build, opened
-from hubscope.entrypoints.sql_server import Lines
+from hubscope.entrypoints.sql_lines import Lines
+from hubscope.entrypoints.sql_mcp import build, opened
+from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.errors import DatabaseAway, HubscopeError
 from hubscope.settings import SqlSettings
 from hubscope.sqlgate import Gate, Policy, served
@@ -266,7 +267,7 @@ async def test_a_server_that_is_stopped_and_started_again_is_survived(
     log = io.StringIO()
     try:
         async with gate_to(dsn, connection_timeout_ms=500) as gate:
-            server = alone({"main": gate}, Lines(log))
+            server = SqlServer({"main": gate}, Lines(log))
             async with held(opened(server)), Client(build(server)) as client:
                 answer = await client.call_tool("query", {"sql": "SELECT 1"})
                 assert answer.is_error

@@ -13,8 +13,9 @@ from mcp import Client, MCPError
 from mcp_types import ResourceTemplateReference
 from prometheus_client.parser import text_string_to_metric_families
 
-from hubscope.entrypoints.sql_mcp import alone, build, opened
-from hubscope.entrypoints.sql_server import Lines, SqlServer
+from hubscope.entrypoints.sql_lines import Lines
+from hubscope.entrypoints.sql_mcp import build, opened
+from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.entrypoints.sql_tools import load
 from hubscope.errors import InvalidSetting
 from hubscope.sqlgate import Gate, Limits, Policy, Served
@@ -40,7 +41,7 @@ async def several(sample: str, database: str, log: io.StringIO) -> AsyncIterator
         ),
         "gone": Gate(Served(AWAY, Policy(), Limits(connection_timeout_ms=300))),
     }
-    async with held(opened(alone(gates, Lines(log)))) as server:
+    async with held(opened(SqlServer(gates, Lines(log)))) as server:
         yield server
 
 
@@ -57,7 +58,7 @@ async def test_the_database_is_an_argument_with_the_names_that_there_are(mcp: Cl
         assert names == ["sample", "store", "gone"]
         assert "sample when left away" in database["description"]
         assert "database" not in tool.input_schema.get("required", [])
-    async with gate_to(sample) as gate, Client(build(alone({"main": gate}))) as single:
+    async with gate_to(sample) as gate, Client(build(SqlServer({"main": gate}, Lines(io.StringIO())))) as single:
         for tool in (await single.list_tools()).tools:
             assert "database" not in tool.input_schema["properties"]
 

@@ -21,8 +21,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ResourceTemplateReference
 from prometheus_client.parser import text_string_to_metric_families
 
-from hubscope.entrypoints.sql_mcp import alone, asgi, build, opened
-from hubscope.entrypoints.sql_server import Lines, SqlServer
+from hubscope.entrypoints.sql_lines import Lines, LinesBehind
+from hubscope.entrypoints.sql_mcp import asgi, build, opened
+from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.entrypoints.sql_tools import load
 from hubscope.errors import InvalidSetting
 from hubscope.settings import SqlSettings
@@ -43,7 +44,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 async def sql_server(sample: str, log: io.StringIO) -> AsyncIterator[SqlServer]:
-    async with held(opened(alone({"main": Gate(Served(sample, POLICY, Limits()))}, Lines(log)))) as sql_server:
+    async with held(opened(SqlServer({"main": Gate(Served(sample, POLICY, Limits()))}, Lines(log)))) as sql_server:
         yield sql_server
 
 
@@ -149,11 +150,35 @@ async def test_every_call_leaves_one_audit_line(mcp: Client, log: io.StringIO) -
 async def test_the_text_of_a_query_is_audited_without_secrets_and_cut(sample: str, log: io.StringIO) -> None:
     for chars, seen in ((2_000, "SELECT 'password=[redacted]'" + " " * 1972), (20, "SELECT 'password=[re"), (0, None)):
         async with gate_to(sample, POLICY) as gate:
-            server = alone({"main": gate}, Lines(log), audit_chars=chars)
+            server = SqlServer({"main": gate}, Lines(log), audit_chars=chars)
             async with Client(build(server)) as client:
                 await ask(client, "query", sql="SELECT 'password=hunter22'" + " " * 3_000)
         assert lines(log)[-1].get("sql") == seen
     assert "hunter22" not in log.getvalue()
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+async def test_a_reader_of_the_audit_who_does_not_read_keeps_no_query_waiting(sample: str, refuse: bool) -> None:
+    taken, given = os.pipe()
+    sql = "SELECT 1 /* " + "x" * 1_500 + " */"
+    with os.fdopen(taken, "rb") as reader, os.fdopen(given, "w") as stream:
+        recorder = LinesBehind(stream, 10, refuse=refuse)
+        async with gate_to(sample, POLICY) as gate, Client(build(SqlServer({"main": gate}, recorder))) as client:
+            answers = [await client.call_tool("query", {"sql": sql}) for _ in range(70)]  # a pipe holds 64 KiB
+            assert not answers[0].is_error
+            assert answers[-1].is_error is refuse
+            assert ("without an audit line" in str(answers[-1].content)) is refuse
+            reading = asyncio.create_task(asyncio.to_thread(reader.read))
+            await asyncio.to_thread(recorder.close)
+            assert not (await client.call_tool("query", {"sql": "SELECT 2"})).is_error
+        await asyncio.to_thread(recorder.close)
+        stream.close()
+        written = [json.loads(line) for line in (await reading).splitlines()]
+    told = sum(line.get("lines", 0) for line in written)
+    if not refuse:
+        assert told > 0
+        assert len([line for line in written if "tool" in line]) + told == 71
+    assert written[-1]["sql"] == "SELECT 2"
 
 
 async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sample: str, log: io.StringIO) -> None:
@@ -165,7 +190,7 @@ async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sam
     assert body["memory_usage"].keys() == {"rss", "heap_used", "heap_total"}
     assert body.keys() >= {"version", "timestamp", "uptime"}
     assert body["databases"]["main"]["role"] is None or body["databases"]["main"]["role"]["findings"]
-    away = alone({"main": Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits()))}, Lines(log))
+    away = SqlServer({"main": Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits()))}, Lines(log))
     status, body = await away.health()
     assert (status, body["status"], body["database"]) == (503, "unhealthy", "disconnected")
 
@@ -274,7 +299,7 @@ async def test_names_in_resources_are_completed(mcp: Client) -> None:
 
 async def test_a_database_that_comes_and_goes_is_survived(sample: str, log: io.StringIO, canary: Canary) -> None:
     async with gate_to(sample, POLICY) as gate:
-        sql_server = alone({"main": gate}, Lines(log))
+        sql_server = SqlServer({"main": gate}, Lines(log))
         async with Client(build(sql_server)) as client:
             await ask(client, "query", sql="SELECT 1")
             await canary.connection.execute(
@@ -319,7 +344,7 @@ async def test_tools_of_ones_own_run_under_the_same_gates(
     policy = Policy(allowed_functions=frozenset({"public.get_customer_analytics"}))
     async with (
         gate_to(sample, policy) as gate,
-        Client(build(alone({"main": gate}, Lines(log)), load({"main": gate}))) as client,
+        Client(build(SqlServer({"main": gate}, Lines(log)), load({"main": gate}))) as client,
     ):
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS | {
             "customer_analytics",

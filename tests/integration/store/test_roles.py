@@ -237,7 +237,9 @@ EVERYTHING = {
     "UPDATE rollup.packed_tool_latency_daily SET calls = '{}'": set(),
     "SELECT rollup.pack_day(now())": set(),
     "SELECT rollup.check_tool_calls_hourly(now(), true)": set(),
-    "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {"writer", "reader", "worker", "grafana"},
+    "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {
+        "writer", "reader", "worker", "grafana", "tenant",
+    },
     # hub: state
     "SELECT FROM hub.known_names": {"writer", "worker"},
     "INSERT INTO hub.known_names (kind, name) VALUES ('server', 's')": {"writer"},

@@ -40,5 +40,6 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :worker IN SCHEMA analytics, health, uptime, a
 
 -- What a tenant may ask in SQL: the views of its own rows, and nothing that they are made of.
 GRANT USAGE ON SCHEMA tenant TO :tenant;
+GRANT USAGE ON SCHEMA rollup TO :tenant;  -- for the functions of latency
 GRANT SELECT ON ALL TABLES IN SCHEMA tenant TO :tenant;
 ALTER DEFAULT PRIVILEGES FOR ROLE :worker IN SCHEMA tenant GRANT SELECT ON TABLES TO :tenant;
