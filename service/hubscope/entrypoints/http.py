@@ -44,15 +44,17 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
     """The ASGI application over an open app.
 
     Raises:
-        InvalidSetting: of the SQL server's settings.
+        InvalidSetting: of the scrape token or the SQL server's settings.
     """
-    async with sql_service.mounted(app) as sql, _house(app, sql) as front:
+    door = Door(app.keyring, app.settings)
+    async with sql_service.mounted(app) as sql, _house(app, door, sql) as front:
         yield front
 
 
 @asynccontextmanager
-async def _house(app: App, sql: sql_service.SqlService | None) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
-    door = Door(app.keyring, app.settings)
+async def _house(
+    app: App, door: Door, sql: sql_service.SqlService | None
+) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
     meta_tools = mcp.build(app, _asking)
     # Keys, Host and Origin are checked in front of everything, once (`Door`), so the SDK need not do it again.
     mcp_app = meta_tools.streamable_http_app(
