@@ -189,10 +189,24 @@ async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sam
     assert body["connection_pool"].keys() == {"total", "active", "idle"}
     assert body["memory_usage"].keys() == {"rss", "heap_used", "heap_total"}
     assert body.keys() >= {"version", "timestamp", "uptime"}
-    assert body["databases"]["main"]["role"] is None or body["databases"]["main"]["role"]["findings"]
+    assert body["databases"].keys() == {"main"}
     away = SqlServer({"main": Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits()))}, Lines(log))
     status, body = await away.health()
     assert (status, body["status"], body["database"]) == (503, "unhealthy", "disconnected")
+
+
+async def test_health_tells_what_is_wrong_with_the_role_and_the_statements_that_mend_it(
+    sql_server: SqlServer, http: httpx2.AsyncClient
+) -> None:
+    async def known() -> bool:
+        return "main" in sql_server.roles
+
+    await eventually(known, "the role is not looked at")
+    body = (await http.get("/health")).json()
+    role = body["databases"]["main"]["role"]
+    assert role["role"] == "postgres"
+    assert body["role_findings"] == len(role["findings"]) > 0
+    assert 'ALTER ROLE "postgres" NOCREATEROLE;' in {finding["mend"] for finding in role["findings"]}
 
 
 async def test_health_can_be_switched_off(sql_server: SqlServer) -> None:
