@@ -327,9 +327,8 @@ class Gate:
         """
         started = time.perf_counter()
         known = self.remembered(sql)
-        inspected = (
-            known.inspected if known else await self.checked(sql)
-        )  # what is refused needs no connection and no turn
+        # What is refused needs no connection and no turn.
+        inspected = known.inspected if known else await self.checked(sql)
         async with self.deadline(client), self.borrowed() as connection:
             approved = known or await self.approve(connection, sql, inspected)
             shapes, statement, arguments = await prepare(
