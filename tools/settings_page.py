@@ -25,8 +25,9 @@ with one line that names the variable. This page is made from the code by `make 
 SQL_HEAD = """
 ## The read-only SQL server
 
-What `hubscope sql-mcp` reads beside LOG_LEVEL, HUBSCOPE_LOG_FORMAT and HEALTH_PORT. In `hubscope.toml` these stand in
-`[sql]`, in lower case, without `HUBSCOPE_SQL_`.
+What `hubscope sql-mcp` reads beside LOG_LEVEL, HUBSCOPE_LOG_FORMAT, HEALTH_PORT and HUBSCOPE_AUDIT_*, and the service
+for `/sql/mcp`. In `hubscope.toml` these stand in `[sql]`, in lower case, without `HUBSCOPE_SQL_`; what holds for one of
+several databases stands in `[sql.databases.<name>]`.
 
 | Variable | Default | Unit | What it does | When off or unset | Proved by |
 |---|---|---|---|---|---|

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
 from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, integration_status
 from hubscope.instruments import Instruments
+from hubscope.journal import Journal
 from hubscope.marts import install_live_marts
 from hubscope.settings import Settings
 from hubscope.store import (
@@ -36,6 +38,7 @@ from hubscope.store import (
     open_pool,
     roles_of,
 )
+from hubscope.store.maintenance import make_audit_partitions
 from hubscope.store.migrate import newest_version
 from hubscope.store.policies import sync_policies
 
@@ -84,13 +87,14 @@ async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None
 
 
 async def ensure_partitions(connection: Connection, settings: Settings) -> None:
-    """Day partitions for the whole accepted window and a week ahead."""
+    """Day partitions for the whole accepted window and a week ahead; months of the audit log for a month ahead."""
     today = datetime.now(UTC).date()
     await connection.execute(
         "SELECT ops.ensure_partitions($1::date, $2::date)",
         today - timedelta(days=settings.max_event_age_days + 1),
         today + timedelta(days=PARTITION_DAYS_AHEAD),
     )
+    await make_audit_partitions(connection)
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class App:
         readers: pool of the reader role.
         ingest: the way in.
         keyring: who holds an API key.
+        journal: the audit log.
         stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
@@ -114,6 +119,7 @@ class App:
     readers: Pool
     ingest: Ingest
     keyring: Keyring
+    journal: Journal
     instruments: Instruments
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
@@ -261,11 +267,11 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
         read_only=True,
     )
 
-    async def open_writer() -> Connection:
+    async def open_writer(name: str = "writer") -> Connection:
         return await connect(
             dsn,
             role=roles.writer,
-            name="writer",
+            name=name,
             timeout_s=settings.pool_connection_timeout_ms / 1000,
             give_up_ms=settings.commit_timeout_ms,
         )
@@ -279,10 +285,12 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
         statement_timeout_ms=settings.pool_connection_timeout_ms,
     )
     keyring = Keyring(keys, settings)
+    journal = Journal(partial(open_writer, "audit"), settings, instruments)
+    journal.start()
     ingest = Ingest(open_writer, settings, instruments)
     await ingest.start()
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
-    app = App(settings, dsn, roles, readers, ingest, keyring, instruments)
+    app = App(settings, dsn, roles, readers, ingest, keyring, journal, instruments)
     try:
         yield app
     finally:
@@ -292,6 +300,7 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
         now = asyncio.get_running_loop().time()
         stop_by = app.stop_by if app.stop_by is not None else now + settings.drain_timeout_ms / 1000
         await ingest.close(max(stop_by - now, LEAST_DRAIN_S))
+        await journal.close(max(stop_by - asyncio.get_running_loop().time(), LEAST_DRAIN_S))
         await keyring.close()
         for pool in (readers, keys):
             try:

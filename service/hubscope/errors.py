@@ -151,6 +151,12 @@ class DatabaseAway(Unavailable):
     retry_after_seconds = 2
 
 
+class AuditAway(Unavailable):
+    """The audit record cannot be written, and nothing is answered without one."""
+
+    code = "audit_away"
+
+
 class NoPepper(Unavailable):
     """API keys cannot be verified: their pepper is missing."""
 

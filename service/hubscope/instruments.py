@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -78,6 +80,22 @@ class Instruments:
             "1 when fsync, full_page_writes or synchronous_commit is off: what was acknowledged may be lost.",
             registry=registry,
         )
+        self.audit_records = Counter(
+            "hubscope_audit_records_total",
+            "Audit records of this process by outcome: written, lost (queue_full, unstorable, stopped: in the log).",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("written", "queue_full", "unstorable", "stopped"):
+            self.audit_records.labels(outcome)
+        self.audit_refused = Counter(
+            "hubscope_audit_refused_total",
+            "Answers that were withheld because their audit record was not written in time.",
+            registry=registry,
+        )
+        self.audit_queue = Gauge(
+            "hubscope_audit_queue_records", "Audit records waiting to be written.", registry=registry
+        )
         self.collector_seconds = Gauge(
             "hubscope_gauge_duration_seconds", "How long each gauge's query took.", ("gauge",), registry=registry
         )
@@ -94,29 +112,48 @@ QUERY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 
 
 class SqlInstruments:
-    """The SQL server's own: names as its specification has them."""
+    """The SQL server's own: names as its specification has them, each with the name of the database.
 
-    def __init__(self) -> None:
+    Args:
+        databases: their names; every series of them is there from the start.
+    """
+
+    def __init__(self, databases: Iterable[str]) -> None:
         registry = self.registry = CollectorRegistry()
+        self._databases = frozenset(databases)
         self.queries = Counter(
             "postgres_mcp_queries_total",
             "Total number of queries, by status (success, error, refused, timeout).",
-            ("status",),
+            ("database", "status"),
             registry=registry,
         )
-        for status in ("success", "error", "refused", "timeout"):
-            self.queries.labels(status)
         self.duration = Histogram(
             "postgres_mcp_query_duration_seconds",
             "Query execution duration, from the call to its answer.",
+            ("database",),
             buckets=QUERY_SECONDS,
             registry=registry,
         )
-        self.active = Gauge("postgres_mcp_connections_active", "Active database connections.", registry=registry)
-        self.idle = Gauge("postgres_mcp_connections_idle", "Idle database connections.", registry=registry)
-        self.waiting = Gauge("postgres_mcp_queries_waiting", "Queries that wait for their turn.", registry=registry)
+        self.calls = Counter(
+            "postgres_mcp_calls_total",
+            "Tool calls and reads of resources, by what came of them (success, error, refused, timeout, cancelled).",
+            ("database", "tool", "status"),
+            registry=registry,
+        )
+        self.active = Gauge(
+            "postgres_mcp_connections_active", "Active database connections.", ("database",), registry=registry
+        )
+        self.idle = Gauge(
+            "postgres_mcp_connections_idle", "Idle database connections.", ("database",), registry=registry
+        )
+        self.waiting = Gauge(
+            "postgres_mcp_queries_waiting", "Queries that wait for their turn.", ("database",), registry=registry
+        )
         self.connected = Gauge(
-            "postgres_mcp_database_connected", "1 when the database answered just now, else 0.", registry=registry
+            "postgres_mcp_database_connected",
+            "1 when the database answered just now, else 0.",
+            ("database",),
+            registry=registry,
         )
         self.memory = Gauge(
             "postgres_mcp_memory_usage_bytes",
@@ -130,3 +167,19 @@ class SqlInstruments:
             "The container's memory limit, or the machine's memory where there is none.",
             registry=registry,
         )
+        for database in self._databases:
+            self.duration.labels(database)
+            for status in ("success", "error", "refused", "timeout"):
+                self.queries.labels(database, status)
+
+    def count(self, database: str, tool: str, outcome: str, seconds: float) -> None:
+        """One call, whatever came of it. A database that there is not, which anybody may make up, is `none`."""
+        database = database if database in self._databases else "none"
+        self.calls.labels(database, tool, outcome).inc()
+        if tool not in NO_QUERIES:
+            self.queries.labels(database, "error" if outcome == "cancelled" else outcome).inc()
+            self.duration.labels(database).observe(seconds)
+
+
+NO_QUERIES = frozenset({"list_tables", "describe_table", "analyze_query", "list_resources", "read_resource"})
+"""Calls of the SQL server that run none: all others do, tools of the operator's own included."""

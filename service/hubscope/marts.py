@@ -96,14 +96,57 @@ async def install_live_marts(connection: Connection, roles: Roles) -> list[str]:
                 await connection.execute(f"DROP VIEW {relation} CASCADE")
                 await connection.execute(f"CREATE VIEW {relation} AS {mart.sql}")
             await connection.execute(f"SET LOCAL ROLE {quote(roles.owner)}")
-            await connection.execute(
-                "INSERT INTO ops.definitions (name, checksum) VALUES ($1, $2)"
-                " ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, replayed_at = clock_timestamp()",
-                key,
-                checksum,
-            )
+            await _remember(connection, key, checksum)
         made.append(mart.name)
+    return made + await _install_tenant_views(connection, roles)
+
+
+TENANT_SCHEMA: Final = "tenant"
+TENANT_SETTING: Final = "hubscope.tenant"
+"""Where a session says whose rows it sees in the views of TENANT_SCHEMA: none, where it says nothing."""
+
+
+def tenant_view(sql: str) -> str:
+    """The text of a mart of which a session sees the rows of its own tenant only.
+
+    It stands on what the mart stands on, not on the mart, which dbt drops and makes again. As a security barrier it
+    lets no condition of a query see a row before its own.
+    """
+    return f"SELECT mart.* FROM (\n{sql}\n) AS mart WHERE mart.tenant_id = current_setting('{TENANT_SETTING}', true)"
+
+
+async def _install_tenant_views(connection: Connection, roles: Roles) -> list[str]:
+    """Make tenant.<mart> of every live mart that has tenants. Names of those that were made."""
+    made = []
+    for mart in live_marts():
+        has_tenants = await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::text::regclass AND attname = 'tenant_id')",
+            f"{quote(mart.schema)}.{quote(mart.name)}",
+        )
+        if not has_tenants:
+            continue
+        relation, sql = f"{TENANT_SCHEMA}.{quote(mart.name)}", tenant_view(mart.sql)
+        key, checksum = f"mart:{TENANT_SCHEMA}.{mart.name}", hashlib.sha256(sql.encode()).hexdigest()
+        known = await connection.fetchval("SELECT checksum FROM ops.definitions WHERE name = $1", key)
+        if known == checksum and await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", relation):
+            continue
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL ROLE {quote(roles.worker)}")
+            await connection.execute(f"DROP VIEW IF EXISTS {relation}")
+            await connection.execute(f"CREATE VIEW {relation} WITH (security_barrier) AS {sql}")
+            await connection.execute(f"SET LOCAL ROLE {quote(roles.owner)}")
+            await _remember(connection, key, checksum)
+        made.append(f"{TENANT_SCHEMA}.{mart.name}")
     return made
+
+
+async def _remember(connection: Connection, key: str, checksum: str) -> None:
+    await connection.execute(
+        "INSERT INTO ops.definitions (name, checksum) VALUES ($1, $2)"
+        " ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, replayed_at = clock_timestamp()",
+        key,
+        checksum,
+    )
 
 
 # What follows runs in the worker's child process.

@@ -22,6 +22,7 @@ from hubscope.errors import InvalidSetting
 CONFIG_FILE: Final = "hubscope.toml"
 SQL_TABLE: Final = "sql"
 TOOLS_TABLE: Final = "tools"
+DATABASES_TABLE: Final = "databases"
 TABLES: Final = (SQL_TABLE, TOOLS_TABLE)
 
 
@@ -470,6 +471,38 @@ class Settings(_Sourced):
         off="0 keeps them for ever",
         ge=0,
         le=36_500,
+    )
+    retention_audit_days: int = _setting(
+        "HUBSCOPE_RETENTION_AUDIT_DAYS",
+        400,
+        "How long records of the audit log are kept. Whole months (UTC) go.",
+        unit="days",
+        test="tests/integration/journal/test_audit_log.py::test_retention_takes_whole_months_and_leaves_the_rest",
+        off="0 keeps them for ever",
+        ge=0,
+        le=36_500,
+    )
+    audit_on_failure: Literal["log", "refuse"] = _setting(
+        "HUBSCOPE_AUDIT_ON_FAILURE",
+        "log",
+        "When audit records cannot be written: `log` answers, counts what is lost and puts it into the log; `refuse`"
+        " gives no answer before its record is committed.",
+        unit="log, refuse",
+        test="tests/integration/journal/test_journal.py::test_without_its_record_nothing_is_answered_where_that_is_wished",
+    )
+    audit_timeout_ms: Positive = _setting(
+        "HUBSCOPE_AUDIT_TIMEOUT",
+        1_000,
+        "With HUBSCOPE_AUDIT_ON_FAILURE=refuse: how long an answer waits for its record. Otherwise none waits.",
+        unit="ms",
+        test="tests/integration/journal/test_journal.py::test_without_its_record_nothing_is_answered_where_that_is_wished",
+    )
+    audit_queue_max_records: Positive = _setting(
+        "HUBSCOPE_AUDIT_QUEUE_MAX_RECORDS",
+        10_000,
+        "Audit records that wait to be written; what comes on top is lost, counted and logged.",
+        unit="records (a kilobyte or so each)",
+        test="tests/integration/journal/test_journal.py::test_the_queue_is_bounded_and_what_is_lost_is_counted_and_logged",
     )
     compress_after_days: int = _setting(
         "HUBSCOPE_COMPRESS_AFTER_DAYS",
@@ -998,6 +1031,8 @@ class _TomlSource(PydanticBaseSettingsSource):
             variable.removeprefix(self._settings.toml_prefix).lower(): variable
             for variable in self._settings.variables()
         }
+        if name == SQL_TABLE:
+            table = {key: value for key, value in table.items() if key != DATABASES_TABLE}
         unknown = sorted(key for key in table if key.lower() not in known)
         if unknown:
             shown = unknown[0] if name is None else f"{name}.{unknown[0]}"
@@ -1034,6 +1069,18 @@ def custom_tools() -> dict[str, Any]:
     """
     tools: dict[str, Any] = _toml_table().get(TOOLS_TABLE, {})
     return tools
+
+
+def sql_databases() -> dict[str, dict[str, Any]]:
+    """`[sql.databases.<name>]` of hubscope.toml, as they stand there, in their order.
+
+    Raises:
+        InvalidSetting: the file cannot be read, or one of them is no table.
+    """
+    found = _toml_table().get(SQL_TABLE, {}).get(DATABASES_TABLE, {})
+    if not isinstance(found, dict) or not all(isinstance(table, dict) for table in found.values()):
+        raise InvalidSetting(f"{CONFIG_FILE}: databases are tables, [{SQL_TABLE}.{DATABASES_TABLE}.<name>]")
+    return found
 
 
 def describe(settings: type[BaseSettings], field: str) -> dict[str, Any]:
@@ -1283,6 +1330,66 @@ class SqlSettings(_Sourced):
         off="`~/.postgresql/root.crt`, as libpq has it",
         test="tests/unit/sqlgate/test_config.py::test_tls_settings_reach_the_url",
     )
+
+    default_database: str | None = _setting(
+        "HUBSCOPE_SQL_DEFAULT_DATABASE",
+        None,
+        "Of several databases, the one that is asked when a call names none.",
+        unit="name",
+        off="the first of the command line, or DATABASE_URL, or the first of hubscope.toml",
+        test="tests/unit/sqlgate/test_databases.py::test_the_default_is_the_first_one_or_the_one_that_is_named",
+    )
+    audit_chars: int = _setting(
+        "HUBSCOPE_SQL_AUDIT_CHARS",
+        2_000,
+        "How much of a query's text stands in its audit record, after secrets were taken out.",
+        unit="characters",
+        off="0 leaves the text out",
+        test="tests/integration/sqlgate/test_sql_mcp.py::test_the_text_of_a_query_is_audited_without_secrets_and_cut",
+        ge=0,
+        le=20_000,
+    )
+    in_service: bool = _setting(
+        "HUBSCOPE_SQL_IN_SERVICE",
+        True,
+        "Serve /sql/mcp inside the service (`hubscope up`, `hubscope serve`).",
+        unit="true or false",
+        off="/sql/mcp is not there; `hubscope sql-mcp` works as before",
+        test="tests/integration/entrypoints/test_sql_service.py::test_it_can_be_left_out",
+    )
+    store_connections: Positive = _setting(
+        "HUBSCOPE_SQL_STORE_CONNECTIONS",
+        4,
+        "Connections of /sql/mcp to hubscope's own store, where no other database is named. None of them is ingest's.",
+        unit="connections",
+        test="tests/integration/entrypoints/test_sql_service.py::test_it_has_connections_of_its_own",
+        le=100,
+    )
+
+    def narrowed(self, table: dict[str, Any], url: str | None = None) -> Self:
+        """These settings with those of one database above them.
+
+        Args:
+            table: as in hubscope.toml, in lower case, without HUBSCOPE_SQL_.
+            url: of the database, above what the table says.
+
+        Raises:
+            InvalidSetting: naming the setting.
+        """
+        fields = {
+            str(describe(type(self), field)["env"]).removeprefix(self.toml_prefix).lower(): field
+            for field in type(self).model_fields
+            if field
+            not in ("health_check_enabled", "default_database", "audit_chars", "in_service", "store_connections")
+        }
+        unknown = sorted(key for key in table if key not in fields)
+        if unknown:
+            raise InvalidSetting(f"{unknown[0]!r} is no setting of a database; allowed: {', '.join(sorted(fields))}")
+        own = {fields[key]: value for key, value in table.items() if value != ""}
+        if url is not None:
+            own["database_url"] = url
+        where = {"database_url": None, "database_url_file": None}  # of another database
+        return type(self).load(**(self.model_dump() | where | own | ({"database_url_file": None} if url else {})))
 
     def model_post_init(self, _context: Any) -> None:
         """Refuse a URL that is none."""

@@ -28,7 +28,7 @@ from hubscope.schedule import Job, run_once, tick_of
 from hubscope.settings import Settings
 from hubscope.store import AWAY, AWAY_OR_TOLD, Connection, Engine, away, connect, db_errors, roles_of
 from hubscope.store.aggregates import refresh_forward, settle_late
-from hubscope.store.maintenance import maintaining
+from hubscope.store.maintenance import maintaining, make_audit_partitions
 from hubscope.store.pack import pack
 from hubscope.store.policies import to_columnstore
 from hubscope.store.recount import recount
@@ -143,6 +143,7 @@ class Worker:
         engine = await self.engine()
         wanted = horizons(self.settings, datetime.now(UTC))
         parts = await self._as_owner(partial(retain, engine=engine, wanted=wanted))
+        await self._as_owner(make_audit_partitions)  # in case no service runs that would
         if wanted.daily is not None:
             connection = await self.connect()
             try:

@@ -14,6 +14,8 @@ from mcp_types import CallToolResult, TextContent
 
 from hubscope.entrypoints import serve, sql_mcp
 from hubscope.entrypoints.loop import run_on_loop
+from hubscope.entrypoints.sql_lines import LinesBehind
+from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.entrypoints.sql_tools import CustomTool
 from hubscope.settings import Settings, SqlSettings
 from hubscope.sqlgate import Gate, served
@@ -21,7 +23,7 @@ from hubscope.sqlgate import Gate, served
 _build = sql_mcp.build
 
 
-def build(sql_server: sql_mcp.SqlServer, tools: tuple[CustomTool, ...] = ()) -> MCPServer[Any]:
+def build(sql_server: SqlServer, tools: tuple[CustomTool, ...] = ()) -> MCPServer[Any]:
     """The product's server and the tool `noop`."""
     server = _build(sql_server, tools)
 
@@ -35,9 +37,9 @@ def build(sql_server: sql_mcp.SqlServer, tools: tuple[CustomTool, ...] = ()) -> 
 def main(transport: str, dsn: str) -> None:
     """Serve until standard input closes (stdio) or SIGTERM comes (http)."""
     sql_mcp.build = build
-    gate = Gate(served(SqlSettings.load(), dsn))
+    sql_server = SqlServer({"main": Gate(served(SqlSettings.load(), dsn))}, LinesBehind(sys.stderr, 10_000))
     if transport == "stdio":
-        run_on_loop(sql_mcp.run_stdio(gate))
+        run_on_loop(sql_mcp.run_stdio(sql_server))
         return
 
     async def listen() -> None:
@@ -45,7 +47,7 @@ def main(transport: str, dsn: str) -> None:
         serve.stop_on_signals(stop)
         with serve.listen(Settings.load()) as listener:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-            await sql_mcp.run_http(gate, listener, stop, lambda: print(address, flush=True))
+            await sql_mcp.run_http(sql_server, listener, stop, lambda: print(address, flush=True))
 
     run_on_loop(listen())
 

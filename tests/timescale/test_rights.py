@@ -28,7 +28,7 @@ OWN: Final = {
 }
 
 
-@pytest.mark.parametrize("kind", ["writer", "reader", "worker", "grafana"])
+@pytest.mark.parametrize("kind", ["writer", "reader", "worker", "grafana", "tenant"])
 async def test_each_role_may_do_what_its_work_needs_and_nothing_else(kind: str, timescale_database: str) -> None:
     await migrate_store(Settings.load(database_url=timescale_database, role_prefix=ROLE_PREFIX), timescale_database)
     expected = SHARED | OWN

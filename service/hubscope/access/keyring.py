@@ -263,7 +263,12 @@ class Keyring:
             raise DatabaseAway(f"the list of API keys cannot be read ({type(error).__name__})") from None
         keys = {
             row["key_id"]: Known(
-                Principal(row["tenant_id"], frozenset(_SCOPES[scope] for scope in row["scopes"] if scope in _SCOPES)),
+                Principal(
+                    row["tenant_id"],
+                    frozenset(_SCOPES[scope] for scope in row["scopes"] if scope in _SCOPES),
+                    actor=f"{row['name']} ({row['key_id']})",
+                    owner=row["owner"],
+                ),
                 row["hash"],
                 row["pepper_id"],
                 row["expires_at"].timestamp() if row["expires_at"] else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -35,13 +35,17 @@ class Principal:
     Attributes:
         tenant: first column of every key in the store.
         scopes: the allowed actions.
+        actor: who it is, for the audit log; not part of the identity.
+        owner: the person whom a key belongs to.
     """
 
     tenant: str
     scopes: frozenset[Scope]
+    actor: str = field(default="", compare=False)
+    owner: str = field(default="", compare=False)
 
 
-LOCAL: Final = Principal(DEFAULT_TENANT, frozenset(Scope))
+LOCAL: Final = Principal(DEFAULT_TENANT, frozenset(Scope), actor="this machine")
 """Whoever is on this machine, as long as there are no keys: the operating system is the guard."""
 
 

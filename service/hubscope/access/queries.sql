@@ -4,7 +4,7 @@ SELECT EXISTS (SELECT FROM hub.api_keys) AS ever;
 
 -- name: known_keys
 -- Every key that is not revoked, those that expired lately included: their holders are told why they are refused.
-SELECT tenant_id, key_id, scopes, hash, pepper_id, expires_at
+SELECT tenant_id, key_id, name, owner, scopes, hash, pepper_id, expires_at
 FROM hub.api_keys
 WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now() - interval '30 days');
 

@@ -351,16 +351,23 @@ cli.add_typer(
 def serve_sql(
     context: typer.Context,
     database_url: Annotated[
-        str | None, typer.Option("--database-url", help="The database; else DATABASE_URL or DATABASE_URL_FILE.")
+        list[str] | None,
+        typer.Option(
+            "--database-url",
+            help="The database; else DATABASE_URL or DATABASE_URL_FILE. Several: NAME=URL, the first is the default.",
+            metavar="URL",
+        ),
     ] = None,
     transport: Annotated[
         Literal["stdio", "http"], typer.Option("--transport", help="stdio, or http on HEALTH_PORT (3401).")
     ] = "stdio",
 ) -> None:
-    """Serve a PostgreSQL database read-only, as an MCP server."""
+    """Serve PostgreSQL databases read-only, as an MCP server."""
     from hubscope.entrypoints import sql_mcp as server
+    from hubscope.entrypoints.sql_lines import LinesBehind
+    from hubscope.entrypoints.sql_server import SqlServer
     from hubscope.settings import SqlSettings
-    from hubscope.sqlgate import Gate, served, url_of
+    from hubscope.sqlgate import Gate, databases
 
     if context.invoked_subcommand is not None:
         return
@@ -370,9 +377,18 @@ def serve_sql(
             f"HUBSCOPE_HOST is {settings.host!r}, but the SQL server by itself asks nobody for a key: it listens on"
             " loopback only (127.0.0.1, ::1, localhost)"
         )
-    gate = Gate(served(sql_settings, server.database_url(database_url, url_of(sql_settings))))
+    served = databases(sql_settings, database_url or ())
+    if not served:
+        raise InvalidSetting(
+            "no database is named: set DATABASE_URL or DATABASE_URL_FILE, or pass --database-url"
+            " postgresql://user@host/database"
+        )
+    lines = LinesBehind(sys.stderr, settings.audit_queue_max_records, refuse=settings.audit_on_failure == "refuse")
+    gates = {name: Gate(each) for name, each in served.items()}
+    sql_server = SqlServer(gates, lines, audit_chars=sql_settings.audit_chars)
     if transport == "stdio":
-        run_on_loop(server.run_stdio(gate))
+        run_on_loop(server.run_stdio(sql_server))
+        lines.close()
         return
 
     async def listen() -> None:
@@ -381,7 +397,7 @@ def serve_sql(
         with serving.listen(settings) as listener:
             port = listener.getsockname()[1]
             await server.run_http(
-                gate,
+                sql_server,
                 listener,
                 stop,
                 lambda: tell(f"listening on http://{settings.host}:{port}/mcp"),
@@ -389,6 +405,7 @@ def serve_sql(
             )
 
     run_on_loop(listen())
+    lines.close()
 
 
 @sql_mcp.command(epilog="Example: hubscope sql-mcp grants --database shop --schema public --role mcp_readonly | psql")
@@ -440,6 +457,7 @@ def where_to_look(service: serving.Service) -> None:
         ("events", f"POST {service.url}/v1/events"),
         ("traces", f"POST {service.url}/v1/traces (OTLP)"),
         ("MCP", f"{service.url}/mcp"),
+        ("SQL", f"{service.url}/sql/mcp (MCP, read-only)"),
         ("API", f"{service.url}/docs"),
     ):
         addresses.add_row(f"[bold]{what}[/bold]", where)

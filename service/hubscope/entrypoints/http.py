@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 import hubscope
 from hubscope.access import Principal
 from hubscope.app import App
-from hubscope.entrypoints import mcp
+from hubscope.entrypoints import mcp, sql_service
 from hubscope.entrypoints.admission import PRINCIPAL, Door, identify
 from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
@@ -41,8 +41,20 @@ MCP_PATH: Final = "/mcp"
 
 @asynccontextmanager
 async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
-    """The ASGI application over an open app."""
+    """The ASGI application over an open app.
+
+    Raises:
+        InvalidSetting: of the scrape token or the SQL server's settings.
+    """
     door = Door(app.keyring, app.settings)
+    async with sql_service.mounted(app) as sql, _house(app, door, sql) as front:
+        yield front
+
+
+@asynccontextmanager
+async def _house(
+    app: App, door: Door, sql: sql_service.SqlService | None
+) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
     meta_tools = mcp.build(app, _asking)
     # Keys, Host and Origin are checked in front of everything, once (`Door`), so the SDK need not do it again.
     mcp_app = meta_tools.streamable_http_app(
@@ -53,7 +65,7 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
     )
     events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
     traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify)
-    rest = _rest(app)
+    rest = _rest(app, sql)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +90,10 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
             await traces(scope, receive, send)
             return
         try:
-            await (mcp_app if path == MCP_PATH else rest)(scope, receive, send)
+            if path == sql_service.PATH and sql is not None:
+                await sql.answer(scope, receive, send)
+            else:
+                await (mcp_app if path == MCP_PATH else rest)(scope, receive, send)
         except asyncio.CancelledError:  # the service stops and has waited long enough
             with contextlib.suppress(RuntimeError):  # the answer has begun: its end will be missing
                 await _send(send, *problem(ShuttingDown()))
@@ -100,7 +115,7 @@ async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], bod
     await send({"type": "http.response.body", "body": body})
 
 
-def _rest(app: App) -> FastAPI:
+def _rest(app: App, sql: sql_service.SqlService | None) -> FastAPI:
     api = FastAPI(
         title="hubscope",
         version=hubscope.__version__,
@@ -128,7 +143,10 @@ def _rest(app: App) -> FastAPI:
 
     @api.get("/health", tags=["health"], summary="Is the service healthy? (503 when the database is away)")
     async def get_health(request: Request) -> Response:
-        status, body = await health(app, whole=PRINCIPAL in request.scope)
+        whole = PRINCIPAL in request.scope
+        status, body = await health(app, whole=whole)
+        if whole and sql is not None:
+            body["sql"] = await sql.server.databases()
         return Response(json.dumps(body), status, media_type="application/json")
 
     @api.get("/livez", tags=["health"], summary="Does the process answer?")
@@ -148,7 +166,8 @@ def _rest(app: App) -> FastAPI:
 
     @api.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
-        return Response(await app.metrics(), media_type=CONTENT_TYPE_LATEST)
+        more = b"" if sql is None else await sql.server.metrics()
+        return Response(await app.metrics() + more, media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/api/v1/analytics", tags=["analytics"], summary="The REST twin of hub__analytics_advanced")
     async def analytics(

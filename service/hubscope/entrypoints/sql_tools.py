@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
@@ -27,7 +27,9 @@ TYPES: Final[dict[str, Any]] = {
     "object": dict[str, Any],
 }
 _NAME: Final = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
-_TAKEN: Final = frozenset({"query", "list_tables", "describe_table", "analyze_query"})
+_TAKEN: Final = frozenset(
+    {"query", "list_tables", "describe_table", "analyze_query", "list_resources", "read_resource"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +50,35 @@ class CustomTool:
     description: str
     sql: str
     parameters: tuple[Parameter, ...]
+    database: str | None = None
 
 
-Run = Callable[[CustomTool, dict[str, Any]], Awaitable[Result]]
+Run = Callable[[CustomTool, Context[Any], dict[str, Any]], Awaitable[Result]]
 
 
-def load(gate: Gate) -> tuple[CustomTool, ...]:
-    """The tools of hubscope.toml, each checked by the guard.
+def load(gates: Mapping[str, Gate]) -> tuple[CustomTool, ...]:
+    """The tools of hubscope.toml, each checked by the guard of its database.
+
+    Args:
+        gates: by name; the first is for tools that name no database.
 
     Raises:
         InvalidSetting: naming the tool and what is wrong with it.
     """
-    return tuple(_tool(gate, name, table) for name, table in custom_tools().items())
+    return tuple(_tool(gates, name, table) for name, table in custom_tools().items())
 
 
-def _tool(gate: Gate, name: str, table: Any) -> CustomTool:
+def _tool(gates: Mapping[str, Gate], name: str, table: Any) -> CustomTool:
     where = f"hubscope.toml: [tools.{name}]"
     if not _NAME.match(name) or name in _TAKEN:
         raise InvalidSetting(f"{where} is no name for a tool (a-z, 0-9 and _, and none of {', '.join(sorted(_TAKEN))})")
-    if not isinstance(table, Mapping) or not {"sql", "description"} <= table.keys() <= {"sql", "description", "params"}:
-        raise InvalidSetting(f"{where} takes description, sql and params")
+    known = {"sql", "description", "params", "database"}
+    if not isinstance(table, Mapping) or not {"sql", "description"} <= table.keys() <= known:
+        raise InvalidSetting(f"{where} takes description, sql, params and database")
+    database = table.get("database")
+    if database is not None and database not in gates:
+        raise InvalidSetting(f"{where} names the database {database!r}; there are: {', '.join(gates)}")
+    gate = gates[database or next(iter(gates))]
     params = table.get("params", {})
     if not isinstance(params, Mapping):
         raise InvalidSetting(f"{where} takes params as tables, [tools.{name}.params.<parameter>]")
@@ -79,7 +90,7 @@ def _tool(gate: Gate, name: str, table: Any) -> CustomTool:
     used = {number for _, number in inspected.parameters}
     if used != set(range(1, len(parameters) + 1)):
         raise InvalidSetting(f"{where} has {len(parameters)} params, its sql uses {sorted(used) or 'none'}")
-    return CustomTool(name, str(table["description"]), str(table["sql"]), parameters)
+    return CustomTool(name, str(table["description"]), str(table["sql"]), parameters, database)
 
 
 def _parameter(where: str, name: str, about: Any) -> Parameter:
@@ -106,8 +117,8 @@ def add_tools(server: MCPServer[Any], tools: tuple[CustomTool, ...], run: Run) -
 
 
 def _handler(tool: CustomTool, run: Run) -> Callable[..., Awaitable[CallToolResult]]:
-    async def answer(**arguments: Any) -> CallToolResult:
-        result = await run(tool, arguments)
+    async def answer(context: Context[Any], **arguments: Any) -> CallToolResult:
+        result = await run(tool, context, arguments)
         body = {
             "arguments": arguments,
             "columns": [{"name": name, "type": type_name} for name, type_name in result.columns],
@@ -117,7 +128,9 @@ def _handler(tool: CustomTool, run: Run) -> Callable[..., Awaitable[CallToolResu
         }
         return CallToolResult(content=[TextContent(type="text", text=msgspec.json.encode(body).decode())])
 
-    signature = []
+    signature = [
+        python_inspect.Parameter("context", python_inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Context[Any])
+    ]
     for each in tool.parameters:
         kind = TYPES[each.type] if each.required else TYPES[each.type] | None
         signature.append(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from hubscope.errors import InvalidSetting
-from hubscope.settings import SqlSettings
+from hubscope.settings import SqlSettings, sql_databases
 from hubscope.sqlgate.policy import Policy
 
 _DURATION: Final = re.compile(r"^(\d+)(ms|s|m)?$")
@@ -53,12 +54,14 @@ class Served:
         policy: which relations and functions.
         limits: how much.
         writable: transactions are READ WRITE and committed, for functions of the operator's own. The guard is the same.
+        session: further settings of every connection.
     """
 
     dsn: str
     policy: Policy
     limits: Limits
     writable: bool = False
+    session: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f"Served({urlsplit(self.dsn).hostname or 'socket'}, {self.policy})"
@@ -83,20 +86,84 @@ def served(settings: SqlSettings, dsn: str) -> Served:
         view_schemas=frozenset(_list(settings.view_schemas)),
         allowed_functions=_functions(settings.allowed_functions),
     )
-    limits = Limits(
+    limits = limits_of(settings)
+    limits = replace(
+        limits,
+        connections=more.get("pool_max_conns", limits.connections),
+        connection_timeout_ms=more.get("pool_timeout", limits.connection_timeout_ms),
+    )
+    return Served(_with_tls(dsn, settings), policy, limits, writable=not settings.read_only)
+
+
+def limits_of(settings: SqlSettings) -> Limits:
+    """The limits that the settings say."""
+    return Limits(
         query_bytes=settings.max_query_length,
         timeout_ms=settings.query_timeout_ms,
         statement_timeout_ms=settings.pool_statement_timeout_ms,
         rows=settings.max_rows,
         result_bytes=settings.max_result_bytes,
         value_chars=settings.max_value_chars,
-        connections=more.get("pool_max_conns", settings.max_connections),
-        connection_timeout_ms=more.get("pool_timeout", settings.pool_connection_timeout_ms),
+        connections=settings.max_connections,
+        connection_timeout_ms=settings.pool_connection_timeout_ms,
         idle_timeout_ms=settings.pool_idle_timeout_ms,
         waiting=settings.max_waiting,
         verdict_s=settings.verdict_seconds,
     )
-    return Served(_with_tls(dsn, settings), policy, limits, writable=not settings.read_only)
+
+
+MAIN: Final = "main"
+"""What the one database is called that DATABASE_URL names."""
+_DATABASE: Final = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+_NAMED_URL: Final = re.compile(r"^([A-Za-z0-9_-]+)=(postgres(?:ql)?://.*)$", re.DOTALL)
+_NO_NAMES: Final = frozenset({"table", "schema", "function"})
+"""They stand in that place in the addresses of resources."""
+
+
+def databases(settings: SqlSettings, named: Sequence[str] = ()) -> dict[str, Served]:
+    """Every database to serve, by name; the first one is the default. None where none is named anywhere.
+
+    Named are those of the command line (`URL`, or `name=URL`), or, where it names none, DATABASE_URL; then those of
+    hubscope.toml, `[sql.databases.<name>]`, whose settings hold for that database alone.
+
+    Args:
+        settings: what holds for all.
+        named: from the command line, in its order.
+
+    Raises:
+        InvalidSetting: naming the database and what is wrong with it.
+    """
+    urls: dict[str, str] = {}
+    for text in named:
+        match = _NAMED_URL.match(text)
+        name, url = (match[1], match[2]) if match else (MAIN, text)
+        if name in urls:
+            raise InvalidSetting(f"--database-url names the database {name} twice; write NAME=URL for each")
+        urls[name] = url
+    if not urls and (url_ := url_of(settings)) is not None:
+        urls[MAIN] = url_
+    tables = sql_databases()
+    found: dict[str, Served] = {}
+    for name in [*urls, *(name for name in tables if name not in urls)]:
+        if not _DATABASE.match(name) or name in _NO_NAMES:
+            raise InvalidSetting(
+                f"the database {name!r} needs another name: a-z, 0-9, _ and -, a letter first, and none of"
+                f" {', '.join(sorted(_NO_NAMES))}"
+            )
+        try:
+            own = settings.narrowed(tables.get(name, {}), urls.get(name))
+            url = urls.get(name) or url_of(own)
+            if url is None:
+                raise InvalidSetting("it has neither database_url nor database_url_file")
+            found[name] = served(own, url)
+        except InvalidSetting as error:
+            raise InvalidSetting(error.detail if name == MAIN else f"the database {name}: {error.detail}") from None
+    first = settings.default_database
+    if first is not None:
+        if first not in found:
+            raise InvalidSetting(f"HUBSCOPE_SQL_DEFAULT_DATABASE is {first!r}; there are: {', '.join(found) or 'none'}")
+        found = {first: found[first]} | found
+    return found
 
 
 def url_of(settings: SqlSettings) -> str | None:

@@ -92,7 +92,7 @@ async def analyze(gate: Gate, sql: str, parameters: Sequence[Any] | None = None,
     Raises:
         QueryRefused, QueryFailed, QueryTimedOut, DatabaseAway: as `Gate.query`.
     """
-    inspected = gate.check(sql)
+    inspected = await gate.checked(sql)
     async with gate.deadline(client), gate.borrowed() as connection:
         approved = await gate.approve(connection, sql, inspected)
         raw = await _plan(connection, inspected, parameters)

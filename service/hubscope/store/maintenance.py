@@ -25,3 +25,14 @@ async def maintaining(dsn: str, roles: Roles, name: str) -> AsyncIterator[Connec
         yield connection
     finally:
         await connection.close()
+
+
+AUDIT_DAYS_AHEAD: Final = 35
+
+
+async def make_audit_partitions(connection: Connection) -> int:
+    """Make the month partitions of the audit log that records of the next weeks need; how many were made."""
+    made: int = await connection.fetchval(
+        "SELECT ops.ensure_audit_partitions(current_date - 1, current_date + $1::integer)", AUDIT_DAYS_AHEAD
+    )
+    return made

@@ -31,7 +31,7 @@ FROM timescaledb_information.continuous_aggregates WHERE view_schema = 'rollup' 
 """
 _STATE: Final = """
 SELECT relname::text FROM pg_class
-WHERE relnamespace = 'hub'::regnamespace AND relkind = 'r' ORDER BY relname
+WHERE relnamespace = 'hub'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname
 """
 
 
@@ -104,6 +104,11 @@ async def _make_room(old: Connection, new: Connection) -> None:
             await new.execute(
                 "SELECT ops.ensure_partitions($1::date, $2::date)", span["first"].date(), span["last"].date()
             )
+    span = await old.fetchrow("SELECT min(recorded_at) AS first, max(recorded_at) AS last FROM hub.security_audit_log")
+    if span is not None and span["first"] is not None:
+        await new.execute(
+            "SELECT ops.ensure_audit_partitions($1::date, $2::date)", span["first"].date(), span["last"].date()
+        )
 
 
 async def _behind(new: Connection, engine: Engine, name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ outside a transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
@@ -20,7 +21,7 @@ from hubscope.store.capabilities import Engine
 from hubscope.store.policies import run_policies, timescaledb_schema
 from hubscope.store.pool import Connection
 
-Relation = Literal["raw", "hourly", "hourly_latency", "daily"]
+Relation = Literal["raw", "hourly", "hourly_latency", "daily", "audit"]
 DAY: Final = timedelta(days=1)
 RAW: Final = ("tool_calls", "server_events", "hub_events")
 FOLD_BATCHES: Final = 2000
@@ -50,6 +51,24 @@ WHERE
     AND child.relname ~ '^(tool_calls|server_events|hub_events)_p\d{8}$'
     AND to_date(right(child.relname, 8), 'YYYYMMDD') < $1
 ORDER BY day, name
+"""
+# Months of the audit log that end before a time.
+_AUDIT_PARTITIONS: Final = r"""
+SELECT
+    child.relname::text AS name,
+    parent.relname::text AS parent,
+    coalesce(inherits.inhdetachpending, false) AS half_detached,
+    greatest(child.reltuples, 0)::bigint AS rows,
+    pg_total_relation_size(child.oid) AS bytes
+FROM pg_class AS child
+LEFT JOIN pg_inherits AS inherits ON inherits.inhrelid = child.oid
+LEFT JOIN pg_class AS parent ON parent.oid = inherits.inhparent
+WHERE
+    child.relnamespace = 'hub'::regnamespace
+    AND child.relkind = 'r'
+    AND child.relname ~ '^security_audit_log_p\d{6}$'
+    AND to_date(right(child.relname, 6), 'YYYYMM') + interval '1 month' <= $1::date
+ORDER BY name
 """
 _STORED_ROWS: Final = """
 SELECT count(*) AS rows, coalesce(sum(pg_column_size(stored.*) + 28), 0)::bigint AS bytes
@@ -83,12 +102,13 @@ ON CONFLICT (tenant_id, server, tool) DO UPDATE SET
 
 @dataclass(frozen=True, slots=True)
 class Horizons:
-    """From when on (midnight, UTC) each relation is kept. daily is None where days are kept for ever."""
+    """From when on (midnight, UTC) each relation is kept. daily and audit are None where they are kept for ever."""
 
     raw: datetime
     hourly: datetime
     hourly_latency: datetime
     daily: datetime | None
+    audit: datetime | None = None
 
     def of(self, relation: Relation) -> datetime | None:
         """The horizon of one relation."""
@@ -101,7 +121,7 @@ class Part:
     """Something that is past its days.
 
     Attributes:
-        relation: raw, hourly, hourly_latency or daily.
+        relation: raw, hourly, hourly_latency, daily or audit.
         table: the table it is of.
         name: the partition or chunk; the table itself where rows of it go.
         before: everything before this goes.
@@ -134,6 +154,7 @@ def horizons(settings: Settings, now: datetime) -> Horizons:
         hourly=kept_from(now, settings.retention_hourly_days),
         hourly_latency=kept_from(now, settings.retention_hourly_latency_days),
         daily=kept_from(now, settings.retention_daily_days) if settings.retention_daily_days else None,
+        audit=kept_from(now, settings.retention_audit_days) if settings.retention_audit_days else None,
     )
 
 
@@ -149,7 +170,8 @@ async def importable_from(connection: Connection, settings: Settings, now: datet
 
 async def plan(connection: Connection, engine: Engine, wanted: Horizons) -> list[Part]:
     """What `retain` would take now."""
-    return await (_plan_timescale if engine == "timescale" else _plan_postgres)(connection, wanted)
+    parts = await (_plan_timescale if engine == "timescale" else _plan_postgres)(connection, wanted)
+    return parts + await _plan_audit(connection, wanted)
 
 
 async def retain(connection: Connection, engine: Engine, wanted: Horizons) -> list[Part]:
@@ -163,9 +185,11 @@ async def retain(connection: Connection, engine: Engine, wanted: Horizons) -> li
     """
     await _settle(connection, engine, wanted)
     parts = await plan(connection, engine, wanted)
-    for relation in sorted({part.relation for part in parts}):
+    for relation in sorted({part.relation for part in parts} - {"audit"}):  # nothing else is made of audit records
         await connection.execute(_RAISE, relation, wanted.of(relation))
     await (_take_timescale if engine == "timescale" else _take_postgres)(connection, parts, wanted)
+    if wanted.audit is not None:
+        await _drop_partitions(connection, "hub", await connection.fetch(_AUDIT_PARTITIONS, wanted.audit.date()))
     return parts
 
 
@@ -224,19 +248,7 @@ def _stored() -> list[tuple[Relation, str, str]]:
 
 
 async def _take_postgres(connection: Connection, parts: list[Part], wanted: Horizons) -> None:
-    await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-    try:
-        for row in await connection.fetch(_PARTITIONS, wanted.raw.date()):
-            child = f'raw."{row["name"]}"'
-            if row["parent"] is not None:
-                # Concurrently: writers and readers of the other days never wait for it.
-                how = "FINALIZE" if row["half_detached"] else "CONCURRENTLY"
-                await connection.execute(f'ALTER TABLE raw."{row["parent"]}" DETACH PARTITION {child} {how}')
-            await connection.execute(f"DROP TABLE {child}")
-    except (asyncpg.LockNotAvailableError, asyncpg.ObjectInUseError) as error:
-        raise JobFailed(f"retention waits: a partition of raw is in use ({error}); the next run goes on") from error
-    finally:
-        await connection.execute("RESET lock_timeout")
+    await _drop_partitions(connection, "raw", await connection.fetch(_PARTITIONS, wanted.raw.date()))
     gone = {part.name for part in parts}
     for relation, name, unit in _stored():
         before = wanted.of(relation)
@@ -248,6 +260,43 @@ async def _take_postgres(connection: Connection, parts: list[Part], wanted: Hori
             await connection.execute(f"DELETE FROM rollup.{name} WHERE {unit} < $1", before)
         # The room is for new rows, now and not when autovacuum comes by.
         await connection.execute(f"VACUUM (ANALYZE) rollup.{name}")
+
+
+async def _drop_partitions(connection: Connection, schema: str, rows: Sequence[asyncpg.Record]) -> None:
+    """Detach and drop partitions; what an earlier run has left half done is finished.
+
+    Raises:
+        JobFailed: one is in use.
+    """
+    if not rows:
+        return
+    await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    try:
+        for row in rows:
+            child = f'{schema}."{row["name"]}"'
+            if row["parent"] is not None:
+                # Concurrently: writers and readers of the other partitions never wait for it.
+                how = "FINALIZE" if row["half_detached"] else "CONCURRENTLY"
+                await connection.execute(f'ALTER TABLE {schema}."{row["parent"]}" DETACH PARTITION {child} {how}')
+            await connection.execute(f"DROP TABLE {child}")
+    except (asyncpg.LockNotAvailableError, asyncpg.ObjectInUseError) as error:
+        raise JobFailed(
+            f"retention waits: a partition of {schema} is in use ({error}); the next run goes on"
+        ) from error
+    finally:
+        await connection.execute("RESET lock_timeout")
+
+
+# The audit log: months, on both engines.
+
+
+async def _plan_audit(connection: Connection, wanted: Horizons) -> list[Part]:
+    if wanted.audit is None:
+        return []
+    return [
+        Part("audit", "hub.security_audit_log", f"hub.{row['name']}", wanted.audit, row["rows"], row["bytes"])
+        for row in await connection.fetch(_AUDIT_PARTITIONS, wanted.audit.date())
+    ]
 
 
 # TimescaleDB: chunks.

@@ -1,4 +1,4 @@
-"""The five database roles, named after the database (or HUBSCOPE_ROLE_PREFIX): roles belong to the whole cluster.
+"""The six database roles, named after the database (or HUBSCOPE_ROLE_PREFIX): roles belong to the whole cluster.
 
 They cannot log in (grafana may, once given a password): a process connects as the store's user and takes the role on,
 so that there is no password per role to keep.
@@ -15,7 +15,7 @@ import asyncpg
 from hubscope.errors import MigrationFailed
 from hubscope.settings import Settings
 
-_PLACEHOLDER = re.compile(r"(?<![:\w]):(owner|writer|reader|worker|grafana)\b")
+_PLACEHOLDER = re.compile(r"(?<![:\w]):(owner|writer|reader|worker|grafana|tenant)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Roles:
         reader: reads marts and state.
         worker: folds, builds the marts, runs jobs.
         grafana: reads marts.
+        tenant: reads the rows of one tenant, whichever the session says.
     """
 
     owner: str
@@ -35,6 +36,7 @@ class Roles:
     reader: str
     worker: str
     grafana: str
+    tenant: str
 
     @classmethod
     def of(cls, prefix: str) -> Roles:
@@ -43,13 +45,13 @@ class Roles:
         Raises:
             MigrationFailed: a name would be cut off by PostgreSQL at 63 bytes.
         """
-        names = [f"{prefix}_{role}" for role in ("owner", "writer", "reader", "worker", "grafana")]
+        names = [f"{prefix}_{role}" for role in ("owner", "writer", "reader", "worker", "grafana", "tenant")]
         if max(len(name.encode()) for name in names) > 63:
             raise MigrationFailed(f"role prefix {prefix!r} is too long: set HUBSCOPE_ROLE_PREFIX (at most 55 bytes)")
         return cls(*names)
 
     def fill_in(self, sql: str) -> str:
-        """Put the quoted role names in the place of :owner, :writer, :reader, :worker, :grafana."""
+        """Put the quoted role names in the place of :owner, :writer, :reader, :worker, :grafana, :tenant."""
         return _PLACEHOLDER.sub(lambda match: quote(getattr(self, match.group(1))), sql)
 
 
@@ -74,7 +76,7 @@ async def ensure(connection: asyncpg.Connection, roles: Roles, grafana_password:
     Raises:
         MigrationFailed: the user may not create roles and they do not exist.
     """
-    names = (roles.owner, roles.writer, roles.reader, roles.worker, roles.grafana)
+    names = (roles.owner, roles.writer, roles.reader, roles.worker, roles.grafana, roles.tenant)
     # Since PostgreSQL 16 whoever made a role is a member of it, but may not act as it without another grant.
     act = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
     existing = {

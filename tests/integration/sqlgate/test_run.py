@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
-from hubscope.sqlgate import Gate, Policy
+from hubscope.sqlgate import Gate, Policy, inspect, run
 from tests.integration.sqlgate.conftest import Canary, eventually, gate_to
 from tests.sql_corpus import BOMBS
 
@@ -155,6 +156,23 @@ async def test_a_caller_who_goes_away_takes_the_query_along(sample: str, canary:
             await task
         await eventually(lambda: _is(canary, RUNNING, 0), "the server still runs it")
         assert gate.turns.running == 0
+
+
+async def test_a_long_text_is_read_beside_the_event_loop(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return inspect(*arguments, **options)
+
+    monkeypatch.setattr(run, "inspect", noting)
+    assert (await gate.query("SELECT 1")).rows == ((1,),)
+    assert threads == {True}
+    threads.clear()
+    assert (await gate.query("SELECT " + "+".join(["1"] * 1_000))).rows == ((1_000,),)
+    with pytest.raises(QueryRefused):
+        await gate.query("DELETE FROM users" + " " * 1_000)
+    assert threads == {False}
 
 
 async def test_no_more_run_at_once_than_there_are_connections(sample: str, canary: Canary) -> None:

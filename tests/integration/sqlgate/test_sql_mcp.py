@@ -22,7 +22,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ResourceTemplateReference
 from prometheus_client.parser import text_string_to_metric_families
 
-from hubscope.entrypoints.sql_mcp import SqlServer, asgi, build, opened
+from hubscope.entrypoints.sql_lines import Lines, LinesBehind
+from hubscope.entrypoints.sql_mcp import asgi, build, opened
+from hubscope.entrypoints.sql_server import SqlServer
 from hubscope.entrypoints.sql_tools import load
 from hubscope.errors import InvalidSetting
 from hubscope.settings import SqlSettings
@@ -43,7 +45,7 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 async def sql_server(sample: str, log: io.StringIO) -> AsyncIterator[SqlServer]:
-    async with held(opened(Gate(Served(sample, POLICY, Limits())), log)) as sql_server:
+    async with held(opened(SqlServer({"main": Gate(Served(sample, POLICY, Limits()))}, Lines(log)))) as sql_server:
         yield sql_server
 
 
@@ -146,6 +148,40 @@ async def test_every_call_leaves_one_audit_line(mcp: Client, log: io.StringIO) -
     assert any(line.get("event") == "role_audit" for line in lines(log))
 
 
+async def test_the_text_of_a_query_is_audited_without_secrets_and_cut(sample: str, log: io.StringIO) -> None:
+    for chars, seen in ((2_000, "SELECT 'password=[redacted]'" + " " * 1972), (20, "SELECT 'password=[re"), (0, None)):
+        async with gate_to(sample, POLICY) as gate:
+            server = SqlServer({"main": gate}, Lines(log), audit_chars=chars)
+            async with Client(build(server)) as client:
+                await ask(client, "query", sql="SELECT 'password=hunter22'" + " " * 3_000)
+        assert lines(log)[-1].get("sql") == seen
+    assert "hunter22" not in log.getvalue()
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+async def test_a_reader_of_the_audit_who_does_not_read_keeps_no_query_waiting(sample: str, refuse: bool) -> None:
+    taken, given = os.pipe()
+    sql = "SELECT 1 /* " + "x" * 1_500 + " */"
+    with os.fdopen(taken, "rb") as reader, os.fdopen(given, "w") as stream:
+        recorder = LinesBehind(stream, 10, refuse=refuse)
+        async with gate_to(sample, POLICY) as gate, Client(build(SqlServer({"main": gate}, recorder))) as client:
+            answers = [await client.call_tool("query", {"sql": sql}) for _ in range(70)]  # a pipe holds 64 KiB
+            assert not answers[0].is_error
+            assert answers[-1].is_error is refuse
+            assert ("without an audit line" in str(answers[-1].content)) is refuse
+            reading = asyncio.create_task(asyncio.to_thread(reader.read))
+            await asyncio.to_thread(recorder.close)
+            assert not (await client.call_tool("query", {"sql": "SELECT 2"})).is_error
+        await asyncio.to_thread(recorder.close)
+        stream.close()
+        written = [json.loads(line) for line in (await reading).splitlines()]
+    told = sum(line.get("lines", 0) for line in written)
+    if not refuse:
+        assert told > 0
+        assert len([line for line in written if "tool" in line]) + told == 71
+    assert written[-1]["sql"] == "SELECT 2"
+
+
 async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sample: str, log: io.StringIO) -> None:
     answer = await http.get("/health")
     body = answer.json()
@@ -154,9 +190,24 @@ async def test_health_has_the_specifications_shape(http: httpx2.AsyncClient, sam
     assert body["connection_pool"].keys() == {"total", "active", "idle"}
     assert body["memory_usage"].keys() == {"rss", "heap_used", "heap_total"}
     assert body.keys() >= {"version", "timestamp", "uptime"}
-    away = SqlServer(Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits())), log)
+    assert body["databases"].keys() == {"main"}
+    away = SqlServer({"main": Gate(Served("postgresql://nobody@127.0.0.1:1/x", Policy(), Limits()))}, Lines(log))
     status, body = await away.health()
     assert (status, body["status"], body["database"]) == (503, "unhealthy", "disconnected")
+
+
+async def test_health_tells_what_is_wrong_with_the_role_and_the_statements_that_mend_it(
+    sql_server: SqlServer, http: httpx2.AsyncClient
+) -> None:
+    async def known() -> bool:
+        return "main" in sql_server.roles
+
+    await eventually(known, "the role is not looked at")
+    body = (await http.get("/health")).json()
+    role = body["databases"]["main"]["role"]
+    assert role["role"] == "postgres"
+    assert body["role_findings"] == len(role["findings"]) > 0
+    assert 'ALTER ROLE "postgres" NOCREATEROLE;' in {finding["mend"] for finding in role["findings"]}
 
 
 async def test_health_can_be_switched_off(sql_server: SqlServer) -> None:
@@ -177,11 +228,11 @@ async def test_metrics_are_the_specifications_and_on_the_metrics_page(mcp: Clien
         for family in text_string_to_metric_families(text)
         for sample_ in family.samples
     }
-    assert samples["postgres_mcp_queries_total", ("status", "success")] == 1
-    assert samples["postgres_mcp_queries_total", ("status", "refused")] == 1
-    assert samples["postgres_mcp_database_connected",] == 1
+    assert samples["postgres_mcp_queries_total", ("database", "main"), ("status", "success")] == 1
+    assert samples["postgres_mcp_queries_total", ("database", "main"), ("status", "refused")] == 1
+    assert samples["postgres_mcp_database_connected", ("database", "main")] == 1
     assert samples["postgres_mcp_memory_limit_bytes",] > samples["postgres_mcp_memory_usage_bytes", ("type", "rss")] > 0
-    assert ("postgres_mcp_query_duration_seconds_bucket", ("le", "10.0")) in samples
+    assert ("postgres_mcp_query_duration_seconds_bucket", ("database", "main"), ("le", "10.0")) in samples
     page = (ROOT / "docs/reference/metrics.md").read_text()
     served = {
         family.name + ("_total" if family.type == "counter" else "")
@@ -263,7 +314,7 @@ async def test_names_in_resources_are_completed(mcp: Client) -> None:
 
 async def test_a_database_that_comes_and_goes_is_survived(sample: str, log: io.StringIO, canary: Canary) -> None:
     async with gate_to(sample, POLICY) as gate:
-        sql_server = SqlServer(gate, log)
+        sql_server = SqlServer({"main": gate}, Lines(log))
         async with Client(build(sql_server)) as client:
             await ask(client, "query", sql="SELECT 1")
             await canary.connection.execute(
@@ -306,7 +357,10 @@ async def test_tools_of_ones_own_run_under_the_same_gates(
         " WHERE u.id = customer GROUP BY 1 $$"
     )
     policy = Policy(allowed_functions=frozenset({"public.get_customer_analytics"}))
-    async with gate_to(sample, policy) as gate, Client(build(SqlServer(gate, log), load(gate))) as client:
+    async with (
+        gate_to(sample, policy) as gate,
+        Client(build(SqlServer({"main": gate}, Lines(log)), load({"main": gate}))) as client,
+    ):
         assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS | {
             "customer_analytics",
             "revenue_report",
@@ -326,7 +380,7 @@ async def test_tools_of_ones_own_run_under_the_same_gates(
         ("[tools.x]\ndescription = 'x'\nsql = 'DELETE FROM users'\n", r"\[tools.x\]: DELETE is not allowed"),
         ("[tools.x]\ndescription = 'x'\nsql = 'SELECT $1'\n", r"has 0 params, its sql uses \[1\]"),
         ("[tools.query]\ndescription = 'x'\nsql = 'SELECT 1'\n", "is no name for a tool"),
-        ("[tools.x]\nsql = 'SELECT 1'\n", "takes description, sql and params"),
+        ("[tools.x]\nsql = 'SELECT 1'\n", "takes description, sql, params and database"),
         ("[tools.x]\ndescription = 'x'\nsql = 'SELECT $1'\n[tools.x.params.a]\ntype = 'date'\n", "allowed: text, "),
     ],
 )
@@ -336,7 +390,7 @@ def test_a_mistake_in_a_tool_of_ones_own_ends_the_start(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hubscope.toml").write_text(text)
     with pytest.raises(InvalidSetting, match=said):
-        load(Gate(Served("postgresql://x@y/z", Policy(), Limits())))
+        load({"main": Gate(Served("postgresql://x@y/z", Policy(), Limits()))})
 
 
 def configuration() -> dict[str, Any]:
@@ -430,3 +484,47 @@ def test_messages_may_come_from_a_file_and_go_into_one(tmp_path: Path) -> None:
         )
     assert done.returncode == 0
     assert b"serverInfo" in (tmp_path / "told").read_bytes()
+
+
+@pytest.mark.acceptance
+async def test_the_command_serves_several_databases_over_http_and_audits_whatever_the_log_level(
+    sample: str, database: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "hubscope", "sql-mcp", "--transport", "http"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--database-url", f"shop={sample}", "--database-url", f"store={database}",
+        env={
+            "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "HEALTH_PORT": "0",
+            "LOG_LEVEL": "error", "ALLOWED_SCHEMAS": "public,analytics", "HUBSCOPE_SQL_VIEW_SCHEMAS": "raw",
+        },
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        while True:
+            line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode()
+            if match := re.search(r"http://[^/]+", line):
+                url = match[0]
+                break
+        async with (
+            httpx2.AsyncClient(trust_env=False) as http,
+            Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
+        ):
+            assert (await ask(client, "query", sql="SELECT COUNT(*) FROM users"))["rows"] == [[20]]
+            answer = await ask(client, "query", sql="SELECT COUNT(*) FROM analytics.fct_tool_calls", database="store")
+            assert answer["rows"] == [[0]]
+            assert (await client.call_tool("query", {"sql": "DROP TABLE users", "database": "shop"})).is_error
+            health = (await http.get(f"{url}/health")).json()
+            assert {name: state["status"] for name, state in health["databases"].items()} == {
+                "shop": "connected",
+                "store": "connected",
+            }
+            text = (await http.get(f"{url}/metrics")).text
+            assert 'postgres_mcp_queries_total{database="shop",status="refused"} 1.0' in text
+    finally:
+        process.terminate()
+        _, rest = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    events = [json.loads(line) for line in (line + "\n" + rest.decode()).splitlines() if line.startswith("{")]
+    calls = [(event["served"], event["outcome"]) for event in events if event.get("tool") == "query"]
+    assert calls == [("shop", "success"), ("store", "success"), ("shop", "refused")]

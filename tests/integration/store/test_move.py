@@ -10,11 +10,13 @@ import pytest
 
 from hubscope.app import App
 from hubscope.errors import InvalidRequest
+from hubscope.journal.writer import APPEND
 from hubscope.settings import Settings
 from hubscope.store import Connection, connect
 from hubscope.store.move import move
 from hubscope.worker import Worker
 from tests.conftest import ROLE_PREFIX, ROLES
+from tests.integration.journal.test_audit_log import record
 from tests.integration.store.test_rollups import RECOUNTS
 
 pytestmark = [pytest.mark.store, pytest.mark.integration]
@@ -25,7 +27,7 @@ async def everything(connection: Connection) -> dict[str, list[tuple[object, ...
     relations = ["raw.tool_calls", "raw.server_events", *(f"rollup.{name}" for name in RECOUNTS)]
     return {
         relation: sorted([tuple(row) for row in await connection.fetch(f"SELECT * FROM {relation}")], key=repr)
-        for relation in [*relations, "rollup.archived_tool_calls", "ops.retained"]
+        for relation in [*relations, "rollup.archived_tool_calls", "ops.retained", "hub.security_audit_log"]
     }
 
 
@@ -38,6 +40,7 @@ async def test_the_command_moves_everything_also_what_raw_no_longer_has(
 ) -> None:
     await narrow_worker.fold()
     await narrow_worker.retention()
+    await admin.execute(APPEND, *record(description="moved, too").row())
     environment = os.environ | {"HUBSCOPE_DATABASE_URL": empty_database, "HUBSCOPE_ROLE_PREFIX": ROLE_PREFIX}
 
     def hubscope_move() -> subprocess.CompletedProcess[str]:
@@ -51,6 +54,7 @@ async def test_the_command_moves_everything_also_what_raw_no_longer_has(
     try:
         assert await everything(new) == await everything(admin)
         assert (await everything(new))["rollup.archived_tool_calls"]
+        assert (await everything(new))["hub.security_audit_log"]
     finally:
         await new.close()
     again = hubscope_move()

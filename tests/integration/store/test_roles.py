@@ -25,7 +25,7 @@ from tests.events import tool_call
 
 pytestmark = [pytest.mark.store, pytest.mark.integration]
 
-KINDS = ("owner", "writer", "reader", "worker", "grafana")
+KINDS = ("owner", "writer", "reader", "worker", "grafana", "tenant")
 
 
 def new_name(word: str) -> str:
@@ -187,6 +187,10 @@ KEY = (
     "INSERT INTO hub.api_keys (key_id, name, scopes, hash, pepper_id)"
     " VALUES ('abcdefghijkl', 'n', '{read}', sha256('x'), 'p')"
 )
+AUDIT = (
+    "INSERT INTO hub.security_audit_log (id, time, event_type, severity, resource_type, resource_id, action, status)"
+    " VALUES (gen_random_uuid(), now(), 'x', 'info', 'x', 'x', 'x', 'x')"
+)
 RUN = "INSERT INTO ops.job_runs (job, slot) VALUES ('j', now())"
 PARTITIONS = "SELECT ops.ensure_partitions(current_date + 30, current_date + 30)"
 PARTITION = "(SELECT format('raw.tool_calls_p%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')))"
@@ -236,7 +240,9 @@ EVERYTHING = {
     "UPDATE rollup.packed_tool_latency_daily SET calls = '{}'": set(),
     "SELECT rollup.pack_day(now())": set(),
     "SELECT rollup.check_tool_calls_hourly(now(), true)": set(),
-    "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {"writer", "reader", "worker", "grafana"},
+    "SELECT rollup.latency_bucket(1.5), rollup.latency_value(7::smallint)": {
+        "writer", "reader", "worker", "grafana", "tenant",
+    },
     # hub: state
     "SELECT FROM hub.known_names": {"writer", "worker"},
     "INSERT INTO hub.known_names (kind, name) VALUES ('server', 's')": {"writer"},
@@ -254,6 +260,13 @@ EVERYTHING = {
     "UPDATE hub.api_keys SET tenant_id = 'other'": set(),
     "DELETE FROM hub.api_keys": set(),
     KEY: set(),
+    AUDIT: {"writer"},
+    AUDIT.replace("(id,", "(recorded_at, id,").replace("VALUES (", "VALUES (now(), "): set(),
+    "SELECT FROM hub.security_audit_log": {"worker"},
+    "UPDATE hub.security_audit_log SET status = ''": set(),
+    "DELETE FROM hub.security_audit_log": set(),
+    "TRUNCATE hub.security_audit_log": set(),
+    "SELECT ops.ensure_audit_partitions(current_date, current_date)": {"writer", "worker"},
     # ops: bookkeeping
     "SELECT FROM ops.migrations": {"reader", "worker"},
     "SELECT FROM ops.store": {"writer", "reader", "worker"},
@@ -286,6 +299,15 @@ EVERYTHING = {
     "CREATE TABLE health.mine (i integer)": {"worker"},
     "CREATE VIEW uptime.mine AS SELECT time FROM raw.tool_calls": {"worker"},
     "CREATE TABLE audit.mine (i integer)": {"worker"},
+    # one tenant's rows of the marts
+    "SELECT FROM tenant.fct_tool_calls": {"worker", "tenant"},
+    "SELECT FROM tenant.fct_tool_usage_hourly": {"worker", "tenant"},
+    "SELECT FROM tenant.fct_tool_latency_hourly": {"worker", "tenant"},
+    "SELECT FROM tenant.fct_tool_usage_daily_live": {"worker", "tenant"},
+    "SELECT FROM tenant.fct_tool_latency_daily": {"worker", "tenant"},
+    "SELECT FROM tenant.fct_tool_call_totals": {"worker", "tenant"},
+    "SELECT FROM tenant.dim_servers": {"worker", "tenant"},
+    "CREATE TABLE tenant.mine (i integer)": {"worker"},
     # the rest of the database
     "CREATE TABLE hub.mine (i integer)": set(),
     "CREATE TABLE public.mine (i integer)": set(),
@@ -297,7 +319,7 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["writer", "reader", "worker", "grafana"])
+@pytest.mark.parametrize("kind", ["writer", "reader", "worker", "grafana", "tenant"])
 async def test_each_role_may_do_what_its_work_needs_and_nothing_else(kind: str, database: str) -> None:
     async with connected(database, getattr(ROLES, kind)) as connection:
         may = {statement: await allowed(connection, statement) for statement in EVERYTHING}

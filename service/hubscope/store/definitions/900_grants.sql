@@ -3,8 +3,9 @@
 --   worker   reads everything, folds, owns the mart schemas
 --   reader   reads marts and state, never raw and never rollup
 --   grafana  reads marts
+--   tenant   reads one tenant's rows of the marts, through the views of schema tenant
 
-REVOKE ALL ON ALL TABLES IN SCHEMA raw, rollup, hub, ops FROM :writer, :worker, :reader, :grafana;
+REVOKE ALL ON ALL TABLES IN SCHEMA raw, rollup, hub, ops FROM :writer, :worker, :reader, :grafana, :tenant;
 
 GRANT USAGE ON SCHEMA raw, rollup, hub, ops TO :writer, :worker;
 GRANT SELECT, INSERT ON raw.tool_calls, raw.server_events, raw.hub_events TO :writer;
@@ -17,6 +18,12 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO
 -- Keys: the serving process compares and notes the last use; what proves a key is for nobody else to see.
 REVOKE ALL ON hub.api_keys FROM :worker;
 GRANT SELECT, UPDATE (last_used_at) ON hub.api_keys TO :writer;
+-- Audit records are appended, and stamped by the server: the writer names every column but recorded_at, and reads none.
+GRANT INSERT (
+    tenant_id, id, time, event_type, severity, resource_type, resource_id, action, status, actor, owner, user_agent,
+    session_id, request_id, address, permissions, description, details
+) ON hub.security_audit_log TO :writer;
+GRANT EXECUTE ON FUNCTION ops.ensure_audit_partitions(date, date) TO :writer, :worker;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
 
 -- Percentile functions stand in rollup; readers call them on what marts give them.
@@ -30,3 +37,9 @@ GRANT USAGE ON SCHEMA analytics, health, uptime, audit TO :reader, :grafana;
 GRANT SELECT ON ALL TABLES IN SCHEMA analytics, health, uptime, audit TO :reader, :grafana;
 ALTER DEFAULT PRIVILEGES FOR ROLE :worker IN SCHEMA analytics, health, uptime, audit
     GRANT SELECT ON TABLES TO :reader, :grafana;
+
+-- What a tenant may ask in SQL: the views of its own rows, and nothing that they are made of.
+GRANT USAGE ON SCHEMA tenant TO :tenant;
+GRANT USAGE ON SCHEMA rollup TO :tenant;  -- for the functions of latency
+GRANT SELECT ON ALL TABLES IN SCHEMA tenant TO :tenant;
+ALTER DEFAULT PRIVILEGES FOR ROLE :worker IN SCHEMA tenant GRANT SELECT ON TABLES TO :tenant;
