@@ -103,6 +103,9 @@ class Outbox:
             except HubscopeError as error:
                 log.error("events of servers were refused", error=error.detail, events=len(group))
                 self._instruments.peer_events_lost.inc(len(group))
+            except Exception:  # nothing of these may keep the next ones from being recorded
+                log.exception("events of servers were refused", events=len(group))
+                self._instruments.peer_events_lost.inc(len(group))
             tries = 0
             sent = {id(event) for event in group}
             while self._waiting and id(self._waiting[0][1]) in sent:  # some may have made room meanwhile
