@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -213,7 +214,6 @@ async def test_an_idle_session_is_closed() -> None:
 
 
 async def test_a_server_that_was_started_again_is_connected_to_anew() -> None:
-    """It does not know our session any more, and has not run what it refused: the same is sent on a new one."""
     async with opened() as sessions:
         async with listening(http_app(stateless=False)) as server:
             registration = over_http(server.url)
@@ -280,3 +280,59 @@ async def test_who_waits_for_a_session_that_is_closed_meanwhile_is_told_and_not_
         sessions.drop(KEY)
         with pytest.raises(Trouble, match="closed while it was being opened"):
             await waiting
+
+
+async def test_a_session_that_an_older_server_has_forgotten_is_opened_again_and_the_request_sent_once_more() -> None:
+    """Servers before 2026 keep sessions, and answer 404 for one that they do not know: they have not run it."""
+    known: list[str] = []
+    ran: list[str] = []
+
+    def reply(message: dict[str, Any], session: str) -> tuple[int, dict[str, str], Any]:
+        match message["method"]:
+            case "initialize":
+                known.append(f"session-{len(ran)}")
+                result: dict[str, Any] = {
+                    "protocolVersion": "2025-06-18",
+                    "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "old", "version": "1"},
+                }
+                return 200, {"mcp-session-id": known[-1]}, {"result": result}
+            case "server/discover":
+                return 400, {}, {"error": {"code": -32601, "message": "Method not found"}}
+            case _ if session not in known:
+                return 404, {}, None
+            case "tools/list":
+                ran.append(session)
+                return 200, {}, {"result": {"tools": []}}
+        return 202, {}, None
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[str, str] = {}
+        status, answer = 405, None
+        if scope["method"] == "POST":
+            body = b""
+            while True:
+                part = await receive()
+                body += part.get("body", b"")
+                if not part.get("more_body"):
+                    break
+            message = json.loads(body)
+            session = dict(scope["headers"]).get(b"mcp-session-id", b"").decode()
+            status, headers, answer = reply(message, session)
+            if answer is not None:
+                answer |= {"jsonrpc": "2.0", "id": message["id"]}
+        raw = [(b"content-type", b"application/json"), *((n.encode(), v.encode()) for n, v in headers.items())]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode() if answer is not None else b""})
+
+    async with listening(app) as server, opened() as sessions:
+        registration = over_http(server.url)
+        assert await sessions.request(KEY, registration, "tools/list", None) == {"tools": []}
+        session = sessions.peek(KEY)
+        assert session is not None
+        assert not session.modern
+        known.clear()
+        assert await sessions.request(KEY, registration, "tools/list", None) == {"tools": []}
+        assert ran == ["session-0", "session-1"]
