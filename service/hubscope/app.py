@@ -23,6 +23,7 @@ from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, inte
 from hubscope.instruments import Instruments
 from hubscope.journal import Journal
 from hubscope.marts import install_live_marts
+from hubscope.peers import Federation
 from hubscope.settings import Settings
 from hubscope.store import (
     AWAY_OR_TOLD,
@@ -53,6 +54,8 @@ PARTITION_INTERVAL_S = 3600
 PARTITION_DAYS_AHEAD = 7
 LEAST_DRAIN_S = 0.2
 POOL_CLOSE_S = 1.0
+PEERS_CONNECTIONS = 2
+PEERS_SHARE_OF_DRAIN = 0.6
 
 
 async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -108,6 +111,7 @@ class App:
         ingest: the way in.
         keyring: who holds an API key.
         journal: the audit log.
+        peers: the MCP servers of the hub.
         stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
@@ -120,6 +124,7 @@ class App:
     ingest: Ingest
     keyring: Keyring
     journal: Journal
+    peers: Federation
     instruments: Instruments
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
@@ -260,7 +265,8 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
     readers = await open_pool(
         dsn,
         role=roles.reader,
-        size=settings.pool_max - settings.writers - 2,  # one for the hourly partition check, one for the keys
+        # One for the hourly partition check, one for the keys, one for the audit log, two for the registry of servers.
+        size=settings.pool_max - settings.writers - 3 - PEERS_CONNECTIONS,
         name="reader",
         settings=settings,
         statement_timeout_ms=settings.query_timeout_ms,
@@ -288,9 +294,19 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
     journal = Journal(partial(open_writer, "audit"), settings, instruments)
     journal.start()
     ingest = Ingest(open_writer, settings, instruments)
+    peers_pool = await open_pool(
+        dsn,
+        role=roles.writer,
+        size=PEERS_CONNECTIONS,
+        name="peers",
+        settings=settings,
+        statement_timeout_ms=settings.pool_connection_timeout_ms,
+    )
+    peers = Federation(settings, peers_pool, ingest.record, instruments)
     await ingest.start()
+    await peers.start()
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
-    app = App(settings, dsn, roles, readers, ingest, keyring, journal, instruments)
+    app = App(settings, dsn, roles, readers, ingest, keyring, journal, peers, instruments)
     try:
         yield app
     finally:
@@ -299,10 +315,13 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
             await partitions
         now = asyncio.get_running_loop().time()
         stop_by = app.stop_by if app.stop_by is not None else now + settings.drain_timeout_ms / 1000
+        # Before ingest: what it did last is recorded, too.
+        await peers.close(max(stop_by - now, LEAST_DRAIN_S) * PEERS_SHARE_OF_DRAIN)
+        now = asyncio.get_running_loop().time()
         await ingest.close(max(stop_by - now, LEAST_DRAIN_S))
         await journal.close(max(stop_by - asyncio.get_running_loop().time(), LEAST_DRAIN_S))
         await keyring.close()
-        for pool in (readers, keys):
+        for pool in (readers, keys, peers_pool):
             try:
                 async with asyncio.timeout(POOL_CLOSE_S):
                     await pool.close()

@@ -22,6 +22,7 @@ ROLE_OF = {
     "gauges": ROLES.reader,
     "ingest": ROLES.writer,
     "journal": ROLES.writer,
+    "peers": ROLES.writer,
     "sqlgate": ROLES.reader,
 }
 MARTS = {"analytics", "health", "uptime", "audit"}

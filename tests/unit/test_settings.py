@@ -187,15 +187,15 @@ def test_a_limit_is_a_whole_number_above_zero(variable: str, value: str, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("pool_max", "writers", "enough"), [(5, 2, True), (19, 16, True), (5, 3, False), (18, 16, False)]
+    ("pool_max", "writers", "enough"), [(8, 2, True), (22, 16, True), (8, 3, False), (21, 16, False)]
 )
-def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_and_a_reader(
+def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_the_registry_and_a_reader(
     pool_max: int, writers: int, enough: bool
 ) -> None:
     if enough:
         assert Settings.load(pool_max=pool_max, writers=writers).pool_max == pool_max
         return
-    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 3} "):
+    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 6} "):
         Settings.load(pool_max=pool_max, writers=writers)
 
 

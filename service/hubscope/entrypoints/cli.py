@@ -22,6 +22,7 @@ from hubscope.app import opened as opened_app
 from hubscope.entrypoints import serve as serving
 from hubscope.entrypoints.keys_command import keys
 from hubscope.entrypoints.loop import run_on_loop
+from hubscope.entrypoints.maintenance_command import maintenance
 from hubscope.errors import HubscopeError, InvalidRequest, InvalidSetting
 from hubscope.insight import AnalyticsReport, as_json, as_markdown
 from hubscope.settings import Settings
@@ -436,6 +437,7 @@ def dsn() -> None:
 
 
 cli.add_typer(keys, name="keys")
+cli.add_typer(maintenance, name="maintenance")
 
 
 def show_report(report: AnalyticsReport, as_json_: bool) -> None:

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 import hubscope
 from hubscope.access import Principal
 from hubscope.app import App
-from hubscope.entrypoints import mcp, sql_service
+from hubscope.entrypoints import federation, mcp, sql_service
 from hubscope.entrypoints.admission import PRINCIPAL, Door, identify
 from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
@@ -191,6 +191,8 @@ def _rest(app: App, sql: sql_service.SqlService | None) -> FastAPI:
     @api.get("/api/v1/integration-status", tags=["analytics"], summary="The REST twin of hub__integration_status")
     async def integration_status(request: Request) -> dict[str, Any]:
         return as_json(await app.status(identify(request.scope)))
+
+    api.include_router(federation.routes(app.peers, app.settings))
 
     api.openapi = _with_events(api.openapi)  # type: ignore[method-assign]
     return api

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
+import msgspec
+
 from hubscope.access import Principal, Rates
-from hubscope.ingest.envelope import NDJSON_TYPES, Window, read
+from hubscope.ingest.envelope import NDJSON_TYPES, Window, checked, derived_id, read
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import record
 from hubscope.ingest.scrub import scrubbed, to_scrub
@@ -84,6 +86,32 @@ class Ingest:
         )
         self._rates.spend(principal.tenant, len(batch.events) + len(batch.rejected))
         return await self._commit(principal.tenant, batch.events, batch.places, batch.rejected, len(body))
+
+    async def record(self, principal: Principal, events: Sequence[Event]) -> Receipt:
+        """Commit events that this process saw itself: its own calls, its probes. No share is spent on them.
+
+        Returns:
+            The receipt, after the commit. What the store cannot hold is rejected, as in a post.
+
+        Raises:
+            TooManyRequests (ShareExceeded), Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): the
+                same again later.
+        """
+        window = self._window()
+        taken: list[Event] = []
+        places: list[int] = []
+        rejected: list[Rejected] = []
+        size = 0
+        for place, event in enumerate(events):
+            problem = checked(event, window)
+            if problem is None:
+                event_id = event.event_id or derived_id(principal.tenant, event)
+                taken.append(event if event.event_id else msgspec.structs.replace(event, event_id=event_id))
+                places.append(place)
+                size += len(msgspec.json.encode(event))
+            else:
+                rejected.append(Rejected(place, str(event.event_id), *problem))
+        return await self._commit(principal.tenant, taken, places, rejected, size)
 
     async def history(
         self,

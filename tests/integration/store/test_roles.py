@@ -267,6 +267,16 @@ EVERYTHING = {
     "DELETE FROM hub.security_audit_log": set(),
     "TRUNCATE hub.security_audit_log": set(),
     "SELECT ops.ensure_audit_partitions(current_date, current_date)": {"writer", "worker"},
+    "SELECT FROM hub.servers": {"writer", "worker"},
+    "INSERT INTO hub.servers (server_id, name, endpoint, protocol, health_check)"
+    " VALUES ('s', 's', 'http://s', 'http', '{}')": {"writer"},
+    "UPDATE hub.servers SET state = 'up'": {"writer"},
+    "DELETE FROM hub.servers": {"writer"},
+    "SELECT FROM hub.server_secrets": {"writer"},
+    "DELETE FROM hub.server_secrets": {"writer"},
+    "SELECT FROM hub.maintenance_windows": {"writer", "worker"},
+    "UPDATE hub.maintenance_windows SET cancelled_at = now()": {"writer"},
+    "DELETE FROM hub.maintenance_windows": set(),
     # ops: bookkeeping
     "SELECT FROM ops.migrations": {"reader", "worker"},
     "SELECT FROM ops.store": {"writer", "reader", "worker"},

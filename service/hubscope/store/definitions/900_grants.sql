@@ -24,6 +24,11 @@ GRANT INSERT (
     session_id, request_id, address, permissions, description, details
 ) ON hub.security_audit_log TO :writer;
 GRANT EXECUTE ON FUNCTION ops.ensure_audit_partitions(date, date) TO :writer, :worker;
+-- Servers: the serving process registers and watches; what proves us to them is for nobody else to see.
+GRANT SELECT, INSERT, UPDATE, DELETE ON hub.servers TO :writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hub.server_secrets TO :writer;
+GRANT SELECT, INSERT, UPDATE ON hub.maintenance_windows TO :writer;
+REVOKE ALL ON hub.server_secrets FROM :worker;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
 
 -- Percentile functions stand in rollup; readers call them on what marts give them.
