@@ -318,7 +318,7 @@ class Settings(_Sourced):
     )
     writers: Positive = _setting(
         "HUBSCOPE_WRITERS",
-        2,
+        3,
         "Group-commit writers, each with a connection of its own.",
         unit="connections",
         test="tests/integration/ingest/test_writer.py::test_every_writer_has_a_connection_of_its_own",

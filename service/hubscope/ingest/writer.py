@@ -38,7 +38,7 @@ QUERIES: Final = {
 STAGED_COMMITS_AFTER_A_DUPLICATE: Final = 20
 DEADLOCK_TRIES: Final = 5
 WORTH_A_COMMIT: Final = 200
-"""Events that wait, about, for which a second writer begins a commit beside the first one's."""
+"""Events that wait for which a second writer begins a commit beside the first one's."""
 LINGER_S: Final = 0.01
 """How long fewer wait for it at most."""
 
@@ -98,6 +98,7 @@ class Writer:
         self._bytes = 0
         self._of_tenant: dict[str, list[int]] = {}  # tenant -> events and bytes waiting; none, no entry
         self._arrived = asyncio.Event()
+        self._queued = 0  # events in the queue; those on their way into the database count in _events, too
         self._at_work = 0
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,6 +128,7 @@ class Writer:
             await asyncio.wait(late)
             while self._queue:
                 self._answer(self._queue.popleft(), ShuttingDown())
+            self._queued = 0
         for task in self._tasks:
             if not task.cancelled():
                 task.result()
@@ -157,6 +159,7 @@ class Writer:
         waiting = _Waiting(records, size, loop.create_future(), loop.time())
         self._count(waiting, +1)
         self._queue.append(waiting)
+        self._queued += len(records)
         self._arrived.set()
         # Whoever waits here may be cancelled (a client that hangs up): the commit is the writers' and goes on.
         return await waiting.done
@@ -198,10 +201,21 @@ class Writer:
                 break
         group: list[_Waiting] = []
         events = 0
-        while self._queue and (not group or events + len(self._queue[0].records) <= self._settings.commit_max_events):
+        most = self._fair_share()
+        while self._queue and (not group or events + len(self._queue[0].records) <= most):
             group.append(self._queue.popleft())
             events += len(group[-1].records)
+        self._queued -= events
         return group
+
+    def _fair_share(self) -> int:
+        """Most events of the next commit: what waits is divided among the writers that are free.
+
+        If one took all of it, we would lay out rows while the database waits and then wait while it stores them. With
+        two commits on their way, each has something to do while the other is at work.
+        """
+        free = max(1, self._settings.writers - self._at_work)
+        return min(self._settings.commit_max_events, max(WORTH_A_COMMIT, -(-self._queued // free)))
 
     def _better_left_s(self) -> float:
         """For how many seconds a writer had better leave the queue to one that is at work.
@@ -209,10 +223,9 @@ class Writer:
         A few small posts are cheaper in that one's next commit than in a commit of their own; but one that hangs must
         not keep them waiting.
         """
-        oldest = self._queue[0]
-        if self._at_work == 0 or len(self._queue) * len(oldest.records) >= WORTH_A_COMMIT:
+        if self._at_work == 0 or self._queued >= WORTH_A_COMMIT:
             return 0.0
-        return oldest.since + LINGER_S - asyncio.get_running_loop().time()
+        return self._queue[0].since + LINGER_S - asyncio.get_running_loop().time()
 
     async def _run(self, number: int) -> None:
         session = _Session(self._open_connection, self._settings, self._names)
