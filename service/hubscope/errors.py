@@ -284,3 +284,16 @@ class CannotWire(HubscopeError):
     """The hub has nothing that can be recorded."""
 
     code = "cannot_wire"
+
+
+class NoEncryptionKey(Unavailable):
+    """Secrets cannot be kept: there is no key to seal them with (HUBSCOPE_ENCRYPTION_KEY)."""
+
+    code = "no_encryption_key"
+    retry_after_seconds = 10
+
+
+class CannotUnseal(HubscopeError):
+    """A stored secret cannot be opened with the keys of this process."""
+
+    code = "cannot_unseal"

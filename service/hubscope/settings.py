@@ -857,6 +857,27 @@ class Settings(_Sourced):
         ge=100,
     )
 
+    encryption_key: str | None = _setting(
+        "HUBSCOPE_ENCRYPTION_KEY",
+        None,
+        "Secret under which what must be read again (such as passwords of upstream servers) is encrypted, the same for"
+        " every process over a store (at least 32 characters). Several, separated by commas or white space: the first"
+        " encrypts, all decrypt.",
+        unit="text",
+        off="the embedded database has a generated one in `encryption-key` in the data directory; in a store of one's"
+        " own no secrets can be kept",
+        test="tests/unit/access/test_vault.py::test_a_store_of_ones_own_needs_a_key_for_secrets",
+        repr=False,
+    )
+    encryption_key_file: Path | None = _setting(
+        "HUBSCOPE_ENCRYPTION_KEY_FILE",
+        None,
+        "File that holds HUBSCOPE_ENCRYPTION_KEY.",
+        unit="path",
+        off="HUBSCOPE_ENCRYPTION_KEY counts",
+        test="tests/unit/access/test_vault.py::test_keys_may_stand_in_a_file",
+    )
+
     allow_unsafe_database: bool = _setting(
         "HUBSCOPE_ALLOW_UNSAFE_DATABASE",
         False,
@@ -883,7 +904,7 @@ class Settings(_Sourced):
                 f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check,"
                 f" the list of API keys and a reader need at least {self.writers + 3} connections"
             )
-        for secret in ("key_pepper", "scrape_token"):
+        for secret in ("key_pepper", "scrape_token", "encryption_key"):
             if getattr(self, secret) is not None and getattr(self, f"{secret}_file") is not None:
                 raise InvalidSetting(f"HUBSCOPE_{secret.upper()} and HUBSCOPE_{secret.upper()}_FILE: set one of them")
         self._refuse_posts_that_never_fit()

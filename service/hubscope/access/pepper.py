@@ -7,12 +7,9 @@ have half of them refuse the other half's keys: there the pepper has to be given
 
 from __future__ import annotations
 
-import os
-import secrets
-import tempfile
-from pathlib import Path
 from typing import Final
 
+from hubscope.access.secret_file import read_secret, write_secret
 from hubscope.errors import InvalidSetting, NoPepper
 from hubscope.settings import Settings
 
@@ -43,33 +40,8 @@ def pepper_of(settings: Settings, *, make: bool = False) -> bytes:
         )
     path = settings.data_dir / FILE
     if make and not path.exists():
-        _write(path)
+        write_secret(path)
     try:
-        if path.stat().st_mode & 0o077:
-            raise InvalidSetting(f"{path} can be read by others: `chmod 600` it, and rotate all keys")
-        return path.read_bytes().strip()
+        return read_secret(path, exposed="rotate all keys")
     except FileNotFoundError:
         raise NoPepper(f"{path} is gone: put it back from a backup, or revoke all keys and make new ones") from None
-    except OSError as error:
-        raise InvalidSetting(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _write(path: Path) -> None:
-    """Make the file whole or not at all; of two processes at once, the first wins."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}-")  # mode 0600
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        os.unlink(name)
