@@ -297,3 +297,41 @@ class CannotUnseal(HubscopeError):
     """A stored secret cannot be opened with the keys of this process."""
 
     code = "cannot_unseal"
+
+
+class UnknownServer(HubscopeError):
+    """There is no such server."""
+
+    status = 404
+    code = "unknown_server"
+
+
+class UnknownTool(HubscopeError):
+    """The server has no such tool."""
+
+    status = 404
+    code = "unknown_tool"
+
+
+class UpstreamFailed(HubscopeError):
+    """The upstream server could not be reached, or did not answer as an MCP server does.
+
+    Attributes:
+        sent: whether the request may have reached the server, so that it may have had an effect.
+        error_type: as recorded with the call.
+    """
+
+    status = 502
+    code = "upstream_failed"
+
+    def __init__(self, detail: str | None = None, *, sent: bool, error_type: str = "upstream", **context: Any) -> None:
+        super().__init__(detail, **context)
+        self.sent = sent
+        self.error_type = error_type
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """The upstream server did not answer in time; whether the request had an effect is not known."""
+
+    status = 504
+    code = "upstream_timeout"
