@@ -14,13 +14,15 @@ from typing import Any
 import structlog
 
 import hubscope
-from hubscope.access import Keyring, Principal
+from hubscope.access import Keyring, Principal, vault_of
+from hubscope.chains import Chains, Change
 from hubscope.errors import DatabaseAway, NoPepper, Unavailable, UnsafeDatabase
 from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
 from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, integration_status
 from hubscope.instruments import Instruments
 from hubscope.marts import install_live_marts
+from hubscope.peers import Peers
 from hubscope.settings import Settings
 from hubscope.store import (
     AWAY_OR_TOLD,
@@ -50,6 +52,7 @@ PARTITION_INTERVAL_S = 3600
 PARTITION_DAYS_AHEAD = 7
 LEAST_DRAIN_S = 0.2
 POOL_CLOSE_S = 1.0
+STATE_CONNECTIONS = 2
 
 
 async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -103,6 +106,7 @@ class App:
         readers: pool of the reader role.
         ingest: the way in.
         keyring: who holds an API key.
+        chains: runs chains of tool calls; None where there are no servers to call.
         stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
@@ -115,6 +119,7 @@ class App:
     ingest: Ingest
     keyring: Keyring
     instruments: Instruments
+    chains: Chains | None = None
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
     engine_reason: str | None = None
@@ -247,14 +252,26 @@ class App:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
-    """The service for as long as the block runs. The database may be away at start and come later."""
+async def opened(
+    settings: Settings,
+    dsn: str,
+    *,
+    peers: Peers | None = None,
+    tell_chain: Callable[[Change], None] | None = None,
+) -> AsyncIterator[App]:
+    """The service for as long as the block runs. The database may be away at start and come later.
+
+    Args:
+        peers: the MCP servers whose tools chains call; without, there are no chains.
+        tell_chain: called after each committed change of a chain.
+    """
     roles = roles_of(settings, dsn)
     instruments = Instruments()
     readers = await open_pool(
         dsn,
         role=roles.reader,
-        size=settings.pool_max - settings.writers - 2,  # one for the hourly partition check, one for the keys
+        # one for the hourly partition check, one for the keys
+        size=settings.pool_max - settings.writers - 2 - STATE_CONNECTIONS,
         name="reader",
         settings=settings,
         statement_timeout_ms=settings.query_timeout_ms,
@@ -278,14 +295,27 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
         settings=settings,
         statement_timeout_ms=settings.pool_connection_timeout_ms,
     )
+    state = await open_pool(
+        dsn,
+        role=roles.writer,
+        size=STATE_CONNECTIONS,
+        name="state",
+        settings=settings,
+        statement_timeout_ms=settings.pool_connection_timeout_ms,
+    )
     keyring = Keyring(keys, settings)
     ingest = Ingest(open_writer, settings, instruments)
     await ingest.start()
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
     app = App(settings, dsn, roles, readers, ingest, keyring, instruments)
+    if peers is not None:
+        app.chains = Chains(state, peers, settings, vault=lambda: vault_of(settings, make=True), tell=tell_chain)
+        await app.chains.start()
     try:
         yield app
     finally:
+        if app.chains is not None:
+            await app.chains.close()
         partitions.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await partitions
@@ -293,7 +323,7 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
         stop_by = app.stop_by if app.stop_by is not None else now + settings.drain_timeout_ms / 1000
         await ingest.close(max(stop_by - now, LEAST_DRAIN_S))
         await keyring.close()
-        for pool in (readers, keys):
+        for pool in (readers, keys, state):
             try:
                 async with asyncio.timeout(POOL_CLOSE_S):
                     await pool.close()

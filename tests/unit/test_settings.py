@@ -187,7 +187,7 @@ def test_a_limit_is_a_whole_number_above_zero(variable: str, value: str, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("pool_max", "writers", "enough"), [(5, 2, True), (19, 16, True), (5, 3, False), (18, 16, False)]
+    ("pool_max", "writers", "enough"), [(7, 2, True), (21, 16, True), (7, 3, False), (20, 16, False)]
 )
 def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_and_a_reader(
     pool_max: int, writers: int, enough: bool
@@ -195,7 +195,7 @@ def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_and_a_re
     if enough:
         assert Settings.load(pool_max=pool_max, writers=writers).pool_max == pool_max
         return
-    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 3} "):
+    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 5} "):
         Settings.load(pool_max=pool_max, writers=writers)
 
 

@@ -22,6 +22,7 @@ from hubscope.access import Principal
 from hubscope.app import App
 from hubscope.entrypoints import mcp
 from hubscope.entrypoints.admission import PRINCIPAL, Door, identify
+from hubscope.entrypoints.chains import routes
 from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
@@ -48,7 +49,8 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
     mcp_app = meta_tools.streamable_http_app(
         streamable_http_path=MCP_PATH,
         stateless_http=True,
-        json_response=True,
+        # One JSON body where the answer comes at once; a stream where progress is told before it. Closing it cancels.
+        json_response=False,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
@@ -172,6 +174,9 @@ def _rest(app: App) -> FastAPI:
     @api.get("/api/v1/integration-status", tags=["analytics"], summary="The REST twin of hub__integration_status")
     async def integration_status(request: Request) -> dict[str, Any]:
         return as_json(await app.status(identify(request.scope)))
+
+    if app.chains is not None:
+        api.include_router(routes(app.chains))
 
     api.openapi = _with_events(api.openapi)  # type: ignore[method-assign]
     return api

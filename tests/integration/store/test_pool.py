@@ -71,7 +71,7 @@ def silent_port() -> Iterator[int]:
 
 
 async def test_the_pools_together_never_exceed_pool_max(settings: Settings, database: str, admin: Connection) -> None:
-    settings = changed(settings, pool_max=7, writers=2, pool_connection_timeout_ms=10_000)
+    settings = changed(settings, pool_max=9, writers=2, pool_connection_timeout_ms=10_000)
     most = 0
 
     async def open_now() -> int:
@@ -79,13 +79,13 @@ async def test_the_pools_together_never_exceed_pool_max(settings: Settings, data
         count: int = await admin.fetchval(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database()"
-            " AND application_name IN ('hubscope reader', 'hubscope writer', 'hubscope keys')"
+            " AND application_name IN ('hubscope reader', 'hubscope writer', 'hubscope keys', 'hubscope state')"
         )
         most = max(most, count)
         return count
 
     async def all_in_use() -> bool:
-        return await open_now() >= settings.pool_max - 2  # all but those of the partition check and of the keys
+        return await open_now() >= settings.pool_max - 4  # all but those of the partition check, the keys and state
 
     locking = await connect(database, name="tests")
     async with opened(settings, database) as app, asyncio.TaskGroup() as tasks:
@@ -98,7 +98,7 @@ async def test_the_pools_together_never_exceed_pool_max(settings: Settings, data
             await until(all_in_use, "every connection is in use")
         for _ in range(20):
             await open_now()
-    assert settings.pool_max - 2 <= most <= settings.pool_max
+    assert settings.pool_max - 4 <= most <= settings.pool_max
     await locking.close()
 
 
