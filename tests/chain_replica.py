@@ -1,20 +1,17 @@
 """One replica of the service, as a process that a test can kill: `python -m tests.chain_replica FOLDER`.
 
 The store and everything else come from the environment; the tools are those of `tests.chain_server` over FOLDER. Prints
-its port.
+its address.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import signal
 import sys
 from pathlib import Path
 
-import uvicorn
-
-from hubscope.app import opened
-from hubscope.entrypoints.http import asgi
+from hubscope.entrypoints.serve import listen, serving
 from hubscope.settings import Settings
 from tests.chain_peers import stdio_peers
 
@@ -23,15 +20,15 @@ async def main(folder: Path) -> None:
     """Serve until told to stop."""
     settings = Settings.load()
     assert settings.database_url is not None
+    listener = listen(settings.model_copy(update={"port": 0}))
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with (
         stdio_peers(folder) as peers,
-        opened(settings, settings.database_url, peers=peers) as app,
-        asgi(app) as application,
+        serving(settings, settings.database_url, listener, peers=peers) as (address, _),
     ):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            print(listener.getsockname()[1], flush=True)
-            config = uvicorn.Config(application, log_level="warning", lifespan="off")
-            await uvicorn.Server(config).serve([listener])
+        print(address, flush=True)
+        await told.wait()
 
 
 if __name__ == "__main__":

@@ -309,7 +309,14 @@ async def opened(
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
     app = App(settings, dsn, roles, readers, ingest, keyring, instruments)
     if peers is not None:
-        app.chains = Chains(state, peers, settings, vault=lambda: vault_of(settings, make=True), tell=tell_chain)
+        app.chains = Chains(
+            state,
+            peers,
+            settings,
+            vault=lambda: vault_of(settings, make=True),
+            tell=tell_chain,
+            stopping=lambda: app.stop_by is not None,
+        )
         await app.chains.start()
     try:
         yield app

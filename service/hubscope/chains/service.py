@@ -77,6 +77,8 @@ class Chains:
         peers: the servers whose tools are called.
         vault: gives the vault, or raises NoEncryptionKey; asked when a chain begins.
         tell: called after each committed change of a chain, for the stream.
+        stopping: whether the service is being stopped: who waits for a chain is cancelled then, and the chain is
+            interrupted.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class Chains:
         *,
         vault: Callable[[], Vault],
         tell: Callable[[Change], None] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pool = pool
         self._peers = peers
         self._settings = settings
         self._vault = vault
         self._tell = tell
+        self._stopping = stopping
         self._evaluator = Evaluator(
             timeout_ms=settings.chain_expression_timeout_ms,
             max_bytes=2 * settings.chain_result_bytes + settings.chain_max_bytes,
@@ -430,7 +434,7 @@ class Chains:
             async with news:
                 return await asyncio.shield(task)
         except asyncio.CancelledError:
-            run.stop("interrupted" if self._closing else "cancelled")
+            run.stop("interrupted" if self._closing or self._stopping() else "cancelled")
             task.add_done_callback(_heard)
             raise
 

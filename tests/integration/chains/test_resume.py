@@ -122,8 +122,8 @@ async def replica(folder: Path, environment: dict[str, str]) -> AsyncIterator[Re
     assert process.stdout is not None
     children: list[psutil.Process] = []
     try:
-        port = await asyncio.to_thread(process.stdout.readline)
-        yield Replica(process, f"http://127.0.0.1:{port.strip()}")
+        address = await asyncio.to_thread(process.stdout.readline)
+        yield Replica(process, address.strip())
         if process.poll() is None:
             children = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
