@@ -315,8 +315,10 @@ async def opened(
             settings,
             vault=lambda: vault_of(settings, make=True),
             tell=tell_chain,
+            ended=lambda status: instruments.chains.labels(status).inc(),
             stopping=lambda: app.stop_by is not None,
         )
+        instruments.chains_running.set_function(lambda: app.chains.running if app.chains is not None else 0)
         await app.chains.start()
     try:
         yield app

@@ -1,10 +1,13 @@
-"""Conditions as an older hub took them, in JavaScript: recognised, never run, and shown in CEL. Pure."""
+"""What can be told of an expression from its tokens: which steps it reads, and whether it is JavaScript, as an older
+hub took it; that is never run, but shown in CEL. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
+
+Language = Literal["cel", "jmespath"]
 
 _TOKEN: Final = re.compile(r"(?P<text>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|`[^`]*`)|(?P<other>[^\"'`]+|.)", re.DOTALL)
 _MARKS: Final = re.compile(
@@ -48,3 +51,48 @@ def _rewritten(code: str, ids: Sequence[str]) -> str:
 
     code = _RESULTS.sub(named, code)
     return re.sub(r"\.success(?:\s*==\s*true)?\b", '.status == "completed"', code)
+
+
+_TOKENS: Final = {
+    "cel": re.compile(
+        r"(?P<space>\s+|//[^\n]*)|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<rest>.)",
+        re.ASCII | re.DOTALL,
+    ),
+    "jmespath": re.compile(
+        r"(?P<space>\s+)|(?P<literal>'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)|(?P<text>\"(?:[^\"\\]|\\.)*\")"
+        r"|(?P<name>[A-Za-z_]\w*)|(?P<rest>.)",
+        re.ASCII | re.DOTALL,
+    ),
+}
+
+
+def references(language: Language, text: str) -> tuple[list[str], bool]:
+    """Ids of the steps that an expression reads, and whether it also uses `steps` without saying which.
+
+    Read from its tokens: `steps.<id>`, `steps["<id>"]` (CEL), `steps."<id>"` (JMESPath).
+    """
+    tokens = [
+        (str(match.lastgroup), match.group())
+        for match in _TOKENS[language].finditer(text)
+        if match.lastgroup != "space"
+    ]
+    names: list[str] = []
+    vague = False
+    for place, (kind, token) in enumerate(tokens):
+        if kind != "name" or token != "steps" or (place and tokens[place - 1][1] == "."):
+            continue
+        ahead = [*tokens[place + 1 : place + 4], ("", ""), ("", ""), ("", "")]
+        (_, dot), (named, name), (_, then) = ahead[:3]
+        if dot == "." and named == "name" and then != "(":
+            names.append(name)
+        elif (language == "jmespath" and dot == "." and named == "text") or (
+            language == "cel" and dot == "[" and named == "text" and then == "]"
+        ):
+            names.append(_unquoted(name))
+        elif dot != ":":  # the key of an object
+            vague = True
+    return names, vague
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1])

@@ -18,12 +18,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from hubscope.chains.dialect import in_cel
+from hubscope.chains.dialect import Language, in_cel, references
 from hubscope.errors import InvalidChain
-
-Language = Literal["cel", "jmespath"]
 
 STEP_FIELDS: Final = (
     "id",
@@ -588,49 +586,6 @@ def _circle(left: Mapping[int, set[int]]) -> list[int]:
     circle = order[walked[here] :]
     first = circle.index(min(circle))
     return circle[first:] + circle[:first]
-
-
-_TOKEN: Final = {
-    "cel": re.compile(
-        r"(?P<space>\s+|//[^\n]*)|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<rest>.)",
-        re.ASCII | re.DOTALL,
-    ),
-    "jmespath": re.compile(
-        r"(?P<space>\s+)|(?P<literal>'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)|(?P<text>\"(?:[^\"\\]|\\.)*\")"
-        r"|(?P<name>[A-Za-z_]\w*)|(?P<rest>.)",
-        re.ASCII | re.DOTALL,
-    ),
-}
-
-
-def references(language: Language, text: str) -> tuple[list[str], bool]:
-    """Ids of the steps that an expression reads, and whether it also uses `steps` without saying which.
-
-    Read from its tokens: `steps.<id>`, `steps["<id>"]` (CEL), `steps."<id>"` (JMESPath).
-    """
-    tokens = [
-        (str(match.lastgroup), match.group()) for match in _TOKEN[language].finditer(text) if match.lastgroup != "space"
-    ]
-    names: list[str] = []
-    vague = False
-    for place, (kind, token) in enumerate(tokens):
-        if kind != "name" or token != "steps" or (place and tokens[place - 1][1] == "."):
-            continue
-        ahead = [*tokens[place + 1 : place + 4], ("", ""), ("", ""), ("", "")]
-        (_, dot), (named, name), (_, then) = ahead[:3]
-        if dot == "." and named == "name" and then != "(":
-            names.append(name)
-        elif (language == "jmespath" and dot == "." and named == "text") or (
-            language == "cel" and dot == "[" and named == "text" and then == "]"
-        ):
-            names.append(_unquoted(name))
-        elif dot != ":":  # the key of an object
-            vague = True
-    return names, vague
-
-
-def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1])
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -14,8 +14,10 @@ import structlog
 
 from hubscope.access import Principal, Scope, Vault, require
 from hubscope.chains import ledger as books
+from hubscope.chains.again import idempotent_of, reopen
 from hubscope.chains.expressions import Evaluator
 from hubscope.chains.ledger import QUERIES, Ledger, NoLedger, StoreLedger, signature
+from hubscope.chains.news import News, Progress
 from hubscope.chains.plan import Draft, Limits, Plan, Problem, parse, refuse
 from hubscope.chains.report import (
     ChainAnalytics,
@@ -48,8 +50,6 @@ from hubscope.store import Pool, borrowed
 
 log = structlog.get_logger("hubscope.chains")
 
-Progress = Callable[[float, float, str], Awaitable[None]]
-"""Told how many steps are settled, of how many, and what happened last."""
 HISTORY_CHAINS: Final = 100
 ANALYTICS_CHAINS: Final = 1_000
 LIST_MAX: Final = 200
@@ -77,6 +77,7 @@ class Chains:
         peers: the servers whose tools are called.
         vault: gives the vault, or raises NoEncryptionKey; asked when a chain begins.
         tell: called after each committed change of a chain, for the stream.
+        ended: called with the status of each chain that ended here, or `lost`; for the metrics.
         stopping: whether the service is being stopped: who waits for a chain is cancelled then, and the chain is
             interrupted.
     """
@@ -89,6 +90,7 @@ class Chains:
         *,
         vault: Callable[[], Vault],
         tell: Callable[[Change], None] | None = None,
+        ended: Callable[[str], None] = lambda _: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pool = pool
@@ -96,6 +98,7 @@ class Chains:
         self._settings = settings
         self._vault = vault
         self._tell = tell
+        self._ended = ended
         self._stopping = stopping
         self._evaluator = Evaluator(
             timeout_ms=settings.chain_expression_timeout_ms,
@@ -105,6 +108,11 @@ class Chains:
         self._starting = 0
         self._expiring: asyncio.Task[None] | None = None
         self._closing = False
+
+    @property
+    def running(self) -> int:
+        """Chains that run here now."""
+        return len(self._runs)
 
     async def start(self) -> None:
         """Begin to look for chains whose process is gone."""
@@ -391,7 +399,7 @@ class Chains:
     ) -> ChainReport:
         """Run in a task of its own, which ends in order also when the one who waits is cancelled."""
         tracked = isinstance(ledger, StoreLedger)
-        news = _News(progress)
+        news = News(progress)
 
         def changed(status: ChainStatus, state: StepState | None, counts: Counts) -> None:
             news.say(counts, status if state is None else f"{state.id} {state.status}")
@@ -420,6 +428,7 @@ class Chains:
         )
 
         async def drive() -> ChainReport:
+            status = "lost"
             try:
                 status = await run.go()
                 return await self._report(
@@ -427,6 +436,7 @@ class Chains:
                 )
             finally:
                 self._runs.pop(run, None)
+                self._ended(status)
 
         changed("running", None, run.counts)
         self._runs[run] = task = asyncio.create_task(drive(), name=f"chain {chain_id}")
@@ -528,85 +538,6 @@ class Chains:
                     )
                 )
         return len(rows)
-
-
-class _News:
-    """Tells the newest progress at the listener's own pace: a slow one misses some, and holds nothing up."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._latest: tuple[Counts, str] | None = None
-        self._fresh = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def say(self, counts: Counts, words: str) -> None:
-        """There is something new."""
-        self._latest = (counts, words)
-        self._fresh.set()
-
-    async def __aenter__(self) -> None:
-        if self._progress is not None:
-            self._task = asyncio.create_task(self._send(self._progress), name="chain progress")
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _send(self, progress: Progress) -> None:
-        while True:
-            await self._fresh.wait()
-            self._fresh.clear()
-            assert self._latest is not None
-            counts, words = self._latest
-            try:
-                await progress(counts.settled, counts.total, words)
-            except Exception:
-                log.debug("progress could not be told", exc_info=True)
-                return
-
-
-def idempotent_of(plan: Plan, tools: Mapping[tuple[str, str], ToolInfo]) -> frozenset[int]:
-    """Steps whose call may be repeated: their caller says so, or else the tool does."""
-    return frozenset(
-        step.index
-        for step in plan.steps
-        if (
-            step.idempotent
-            if step.idempotent is not None
-            else (step.server, step.tool) in tools and tools[step.server, step.tool].idempotent
-        )
-    )
-
-
-def reopen(plan: Plan, states: list[StepState], idempotent: frozenset[int], *, retry_unknown: bool) -> None:
-    """Decide, in place, what is done again of a chain that stopped.
-
-    Completed steps stay, and so do those that were skipped on their own condition. A step of which nobody knows whether
-    its tool ran becomes `unknown`, unless repeating it is harmless or wanted. Everything else begins anew.
-
-    Raises:
-        ChainNotResumable: a step that is left reads a result that was not kept.
-    """
-    for state in states:
-        if state.status == "completed" or (state.status == "skipped" and state.reason == "condition"):
-            continue
-        if state.uncertain and state.index not in idempotent and not retry_unknown:
-            state.status, state.error_type = "unknown", "unknown_outcome"
-            state.error_message = "its call was sent and no result was recorded; whether the tool ran is not known"
-            continue
-        state.status = "pending"
-        state.reason = state.error_type = state.error_message = state.completed_at = None
-    for step in plan.steps:
-        if states[step.index].status != "pending":
-            continue
-        for index in sorted(frozenset().union(*(read.reads for _, read in step.mapping)) | step.reads):
-            read = states[index]
-            if read.status == "completed" and not read.kept:
-                raise ChainNotResumable(
-                    f"{step.id} reads the result of {read.id}, which was truncated ({read.result_bytes} bytes): the"
-                    " chain cannot be resumed"
-                )
 
 
 def _state(row: Any) -> StepState:

@@ -294,6 +294,34 @@ async def test_a_failed_chain_goes_on_where_it_failed(app: App, tmp_path: Path) 
         await app.chains.resume(LOCAL, first.chain_id)
 
 
+async def test_a_condition_is_decided_anew_when_what_it_read_is_called_again(app: App, tmp_path: Path) -> None:
+    assert app.chains is not None
+    first = await run(
+        app,
+        step("flaky", "f", arguments={"failures": 1}),
+        step("note", "good", conditions={"execute_if": "steps.f.status == 'completed'"}),
+        step("note", "bad", conditions={"execute_if": "steps.f.status == 'failed'"}),
+        options={"fail_fast": False},
+    )
+    assert statuses(first) == {"f": "failed", "good": "skipped (condition)", "bad": "completed"}
+    second = await app.chains.resume(LOCAL, first.chain_id)
+    # What was done because of the failure is done, and stays.
+    assert statuses(second) == {"f": "completed", "good": "completed", "bad": "completed"}
+    assert journal(tmp_path).count(("note", "bad")) == 1
+
+
+async def test_with_fail_fast_nothing_goes_on_past_a_step_whose_outcome_is_unknown(app: App, tmp_path: Path) -> None:
+    assert app.chains is not None
+    first = await run(app, step("gate", "g", timeout=200), step("note", "n"))
+    second = await app.chains.resume(LOCAL, first.chain_id)
+    assert (second.status, statuses(second)) == ("failed", {"g": "unknown", "n": "skipped (fail_fast)"})
+    assert "resume with retryUnknown" in second.message
+    (tmp_path / "g.open").touch()
+    third = await app.chains.resume(LOCAL, first.chain_id, retry_unknown=True)
+    assert (third.status, third.runs) == ("completed", 3)
+    assert journal(tmp_path) == [("gate", "g"), ("gate", "g"), ("note", "n")]
+
+
 async def test_two_who_resume_at_once_do_not_run_it_twice(app: App, tmp_path: Path) -> None:
     assert app.chains is not None
     first = await run(app, step("flaky", "f", arguments={"failures": 1}), step("note", "z"))

@@ -340,6 +340,25 @@ async def test_nothing_in_the_store_shows_arguments_results_or_secrets(app: App,
     assert json.loads(await admin.fetchval(f"SELECT metadata FROM {CHAINS}")) == {"api_key": "[redacted]", "team": "a"}
 
 
+async def test_chains_that_foreign_hubs_report_stay_events(app: App, admin: Connection) -> None:
+    event = {"type": "chain", "time": datetime.now(UTC).isoformat(), "chain_id": "theirs", "status": "running"}
+    receipt = await app.ingest.post(LOCAL, json.dumps([event]).encode(), "application/json")
+    assert receipt.accepted == 1
+    assert await admin.fetchval("SELECT count(*) FROM raw.hub_events WHERE type = 'chain'") == 1
+    assert await admin.fetchval(f"SELECT count(*) FROM {CHAINS}") == 0
+
+
+async def test_what_runs_and_how_it_ended_is_measured(app: App, tmp_path: Path) -> None:
+    running = asyncio.create_task(run(app, step("gate", "g")))
+    await until(lambda: journal(tmp_path) != [], "it is under way")
+    assert b"hubscope_chains_running 1.0" in await app.metrics()
+    (tmp_path / "g.open").touch()
+    await running
+    text = await app.metrics()
+    assert b"hubscope_chains_running 0.0" in text
+    assert b'hubscope_chains_total{status="completed"} 1.0' in text
+
+
 async def test_what_a_chain_needed_to_go_on_goes_when_it_is_done(app: App, admin: Connection) -> None:
     await run(app, step("look", "a"), step("look", "b"))
     assert await admin.fetchval(f"SELECT sealed_definition IS NULL FROM {CHAINS}")

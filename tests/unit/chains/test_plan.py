@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubscope.chains.plan import Limits, Plan, Retry, parse, references, refuse
+from hubscope.chains.dialect import references
+from hubscope.chains.plan import Limits, Plan, Retry, parse, refuse
 from hubscope.chains.service import limits_of
 from hubscope.errors import InvalidChain
 from hubscope.settings import Settings

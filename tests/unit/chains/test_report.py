@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubscope.chains.plan import Plan, parse
+from hubscope.chains.render import as_markdown
 from hubscope.chains.report import (
     ChainReport,
     analyse,
-    as_markdown,
     completions,
     critical_path,
     makespan,
