@@ -137,6 +137,23 @@ async def stdio_peers(folder: Path, **more: StdioServerParameters) -> AsyncItera
         await peers.close()
 
 
+def servers_json(**servers: StdioServerParameters) -> str:
+    """The same servers in the `mcpServers` JSON of HUBSCOPE_SERVERS_FILE; `_` in a name becomes `-`."""
+    return json.dumps(
+        {
+            "mcpServers": {
+                name.replace("_", "-"): {
+                    "command": one.command,
+                    "args": one.args,
+                    "env": one.env or {},
+                    **({"cwd": str(one.cwd)} if one.cwd else {}),
+                }
+                for name, one in servers.items()
+            }
+        }
+    )
+
+
 def journal(folder: Path) -> list[tuple[str, str]]:
     """(tool, key) of every call that the work server began."""
     path = folder / "journal"

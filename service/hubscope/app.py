@@ -22,7 +22,7 @@ from hubscope.ingest import Ingest
 from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, integration_status
 from hubscope.instruments import Instruments
 from hubscope.marts import install_live_marts
-from hubscope.peers import Peers
+from hubscope.peers import Federation, Peers
 from hubscope.settings import Settings
 from hubscope.store import (
     AWAY_OR_TOLD,
@@ -52,7 +52,8 @@ PARTITION_INTERVAL_S = 3600
 PARTITION_DAYS_AHEAD = 7
 LEAST_DRAIN_S = 0.2
 POOL_CLOSE_S = 1.0
-STATE_CONNECTIONS = 2
+PEERS_CONNECTIONS = 2
+PEERS_SHARE_OF_DRAIN = 0.6
 
 
 async def migrate_store(settings: Settings, dsn: str, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -106,7 +107,8 @@ class App:
         readers: pool of the reader role.
         ingest: the way in.
         keyring: who holds an API key.
-        chains: runs chains of tool calls; None where there are no servers to call.
+        peers: the MCP servers of the hub.
+        chains: runs chains of their tools.
         stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
@@ -118,8 +120,9 @@ class App:
     readers: Pool
     ingest: Ingest
     keyring: Keyring
+    peers: Federation
     instruments: Instruments
-    chains: Chains | None = None
+    chains: Chains
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
     engine_reason: str | None = None
@@ -256,13 +259,13 @@ async def opened(
     settings: Settings,
     dsn: str,
     *,
-    peers: Peers | None = None,
+    called: Peers | None = None,
     tell_chain: Callable[[Change], None] | None = None,
 ) -> AsyncIterator[App]:
     """The service for as long as the block runs. The database may be away at start and come later.
 
     Args:
-        peers: the MCP servers whose tools chains call; without, there are no chains.
+        called: whose tools chains call, instead of those of the hub's servers.
         tell_chain: called after each committed change of a chain.
     """
     roles = roles_of(settings, dsn)
@@ -270,8 +273,8 @@ async def opened(
     readers = await open_pool(
         dsn,
         role=roles.reader,
-        # one for the hourly partition check, one for the keys
-        size=settings.pool_max - settings.writers - 2 - STATE_CONNECTIONS,
+        # One for the hourly partition check, one for the keys, two for the registry of servers and for chains.
+        size=settings.pool_max - settings.writers - 2 - PEERS_CONNECTIONS,
         name="reader",
         settings=settings,
         statement_timeout_ms=settings.query_timeout_ms,
@@ -295,44 +298,47 @@ async def opened(
         settings=settings,
         statement_timeout_ms=settings.pool_connection_timeout_ms,
     )
-    state = await open_pool(
+    keyring = Keyring(keys, settings)
+    ingest = Ingest(open_writer, settings, instruments)
+    peers_pool = await open_pool(
         dsn,
         role=roles.writer,
-        size=STATE_CONNECTIONS,
-        name="state",
+        size=PEERS_CONNECTIONS,
+        name="peers",
         settings=settings,
         statement_timeout_ms=settings.pool_connection_timeout_ms,
     )
-    keyring = Keyring(keys, settings)
-    ingest = Ingest(open_writer, settings, instruments)
+    peers = Federation(settings, peers_pool, ingest.record, instruments)
     await ingest.start()
+    await peers.start()
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
-    app = App(settings, dsn, roles, readers, ingest, keyring, instruments)
-    if peers is not None:
-        app.chains = Chains(
-            state,
-            peers,
-            settings,
-            vault=lambda: vault_of(settings, make=True),
-            tell=tell_chain,
-            ended=lambda status: instruments.chains.labels(status).inc(),
-            stopping=lambda: app.stop_by is not None,
-        )
-        instruments.chains_running.set_function(lambda: app.chains.running if app.chains is not None else 0)
-        await app.chains.start()
+    chains = Chains(
+        peers_pool,
+        peers if called is None else called,
+        settings,
+        vault=lambda: vault_of(settings, make=True),
+        tell=tell_chain,
+        ended=lambda status: instruments.chains.labels(status).inc(),
+        stopping=lambda: app.stop_by is not None,
+    )
+    instruments.chains_running.set_function(lambda: chains.running)
+    await chains.start()
+    app = App(settings, dsn, roles, readers, ingest, keyring, peers, instruments, chains)
     try:
         yield app
     finally:
-        if app.chains is not None:
-            await app.chains.close()
+        await chains.close()
         partitions.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await partitions
         now = asyncio.get_running_loop().time()
         stop_by = app.stop_by if app.stop_by is not None else now + settings.drain_timeout_ms / 1000
+        # Before ingest: what it did last is recorded, too.
+        await peers.close(max(stop_by - now, LEAST_DRAIN_S) * PEERS_SHARE_OF_DRAIN)
+        now = asyncio.get_running_loop().time()
         await ingest.close(max(stop_by - now, LEAST_DRAIN_S))
         await keyring.close()
-        for pool in (readers, keys, state):
+        for pool in (readers, keys, peers_pool):
             try:
                 async with asyncio.timeout(POOL_CLOSE_S):
                     await pool.close()

@@ -80,6 +80,27 @@ class Instruments:
         )
         self.queue_events = Gauge("hubscope_ingest_queue_events", "Events waiting to be committed.", registry=registry)
         self.queue_bytes = Gauge("hubscope_ingest_queue_bytes", "Bytes waiting to be committed.", registry=registry)
+        self.peer_requests = Counter(
+            "hubscope_peer_requests_total",
+            "Requests made to MCP servers, without probes, by outcome (ok, failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.peer_probes = Counter(
+            "hubscope_peer_probes_total",
+            "Probes of MCP servers, by outcome (ok, failed).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.peer_sessions = Gauge("hubscope_peer_sessions", "Open sessions with MCP servers.", registry=registry)
+        self.peers_watched = Gauge(
+            "hubscope_peers_watched", "MCP servers that this process probes (it holds their leases).", registry=registry
+        )
+        self.peer_events_lost = Counter(
+            "hubscope_peer_events_lost_total",
+            "Events about MCP servers and own calls that could not be recorded.",
+            registry=registry,
+        )
         self.database_connected = Gauge(
             "hubscope_database_connected", "1 when the last check reached the database, else 0.", registry=registry
         )

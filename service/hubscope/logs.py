@@ -53,3 +53,5 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for noisy in ("uvicorn.error", "mcp", "apscheduler", "httpx", "httpcore", "asyncio", "httpx2", "httpcore2"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    # What goes wrong with an upstream server comes back to us as its error, and is recorded and told there.
+    logging.getLogger("mcp.client").setLevel(logging.CRITICAL)

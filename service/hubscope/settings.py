@@ -857,6 +857,141 @@ class Settings(_Sourced):
         ge=100,
     )
 
+    # MCP servers of the hub
+    servers_file: Path | None = _setting(
+        "HUBSCOPE_SERVERS_FILE",
+        None,
+        "The operator's own MCP servers, in the `mcpServers` JSON of MCP clients. Only these may be stdio commands.",
+        unit="path",
+        off="only what is registered over HTTP is there",
+        test="tests/unit/peers/test_config.py::test_servers_are_read_from_the_json_of_mcp_clients",
+    )
+    peer_networks: str = _setting(
+        "HUBSCOPE_PEER_NETWORKS",
+        "",
+        "Networks beside the public internet in which registered servers may be, separated by commas, such as"
+        " `10.0.0.0/8,127.0.0.1`. Servers of HUBSCOPE_SERVERS_FILE may be anywhere.",
+        unit="networks",
+        test="tests/unit/peers/test_guard.py::test_only_named_networks_are_reached_beside_the_internet",
+    )
+    max_registrations: Positive = _setting(
+        "HUBSCOPE_MAX_REGISTRATIONS",
+        200,
+        "MCP servers that one tenant may register.",
+        unit="servers",
+        test="tests/integration/peers/test_federation.py::test_a_tenant_registers_only_so_many_servers",
+    )
+    peer_max_request_bytes: Positive = _setting(
+        "HUBSCOPE_PEER_MAX_REQUEST_BYTES",
+        1024 * 1024,
+        "Largest body of a request to `/api/v1/federation`.",
+        unit="bytes",
+        test="tests/integration/entrypoints/test_federation.py::test_a_body_over_the_limit_is_refused_with_the_limit",
+    )
+    peer_max_answer_bytes: int = _setting(
+        "HUBSCOPE_PEER_MAX_ANSWER_BYTES",
+        8 * 1024 * 1024,
+        "Longest message taken from an MCP server; a longer one fails its call (and ends a stdio server).",
+        unit="bytes",
+        test="tests/integration/peers/test_sessions.py::test_an_answer_over_the_limit_fails_its_call_alone",
+        ge=1024,
+    )
+    peer_max_sessions: Positive = _setting(
+        "HUBSCOPE_PEER_MAX_SESSIONS",
+        100,
+        "Sessions with MCP servers at once; the one unused longest gives way, and with all in use 503.",
+        unit="sessions",
+        test="tests/integration/peers/test_sessions.py::test_the_session_unused_longest_gives_way",
+    )
+    peer_max_calls: Positive = _setting(
+        "HUBSCOPE_PEER_MAX_CALLS",
+        64,
+        "Requests to MCP servers at once; more wait for their turn, within their own timeout.",
+        unit="requests",
+        test="tests/integration/peers/test_federation.py::test_calls_wait_for_their_turn_within_their_timeout",
+    )
+    peer_timeout_ms: Positive = _setting(
+        "HUBSCOPE_PEER_TIMEOUT",
+        30_000,
+        "How long an invoked server may take, where the request does not say (`metadata.timeout`).",
+        unit="ms",
+        test="tests/integration/entrypoints/test_federation.py::test_a_server_that_does_not_answer_is_a_504",
+    )
+    peer_max_timeout_ms: Positive = _setting(
+        "HUBSCOPE_PEER_MAX_TIMEOUT",
+        600_000,
+        "Longest time that a request may ask for.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_federation.py::test_a_timeout_over_the_limit_is_refused",
+    )
+    peer_connect_timeout_ms: Positive = _setting(
+        "HUBSCOPE_PEER_CONNECT_TIMEOUT",
+        30_000,
+        "How long an MCP server may take to start and shake hands (npx and uvx download first).",
+        unit="ms",
+        test="tests/integration/peers/test_sessions.py::test_a_server_that_never_shakes_hands_is_given_up",
+    )
+    peer_idle_timeout_ms: Positive = _setting(
+        "HUBSCOPE_PEER_IDLE_TIMEOUT",
+        600_000,
+        "A session with an MCP server that nobody uses, no probe either, is closed after this time.",
+        unit="ms",
+        test="tests/integration/peers/test_sessions.py::test_an_idle_session_is_closed",
+    )
+    enable_auto_persistence: bool = _setting(
+        "ENABLE_AUTO_PERSISTENCE",
+        True,
+        "Record the calls that hubscope itself makes to MCP servers.",
+        unit="true or false",
+        off="own calls are made and not recorded; health is",
+        test="tests/integration/peers/test_federation.py::test_recording_own_calls_can_be_switched_off",
+    )
+    enable_probes: bool = _setting(
+        "HUBSCOPE_ENABLE_PROBES",
+        True,
+        "Watch registered servers. One replica probes each.",
+        unit="true or false",
+        off="servers are registered and called, and their state is unknown",
+        test="tests/integration/peers/test_prober.py::test_probing_can_be_switched_off",
+    )
+    probe_interval_ms: int = _setting(
+        "HUBSCOPE_PROBE_INTERVAL",
+        30_000,
+        "Time between two probes of a server, where its health_check does not say.",
+        unit="ms",
+        test="tests/unit/peers/test_registration.py::test_what_a_health_check_leaves_out_is_the_operators",
+        ge=1_000,
+    )
+    probe_timeout_ms: Positive = _setting(
+        "HUBSCOPE_PROBE_TIMEOUT",
+        10_000,
+        "A probe without an answer after this time has failed, where health_check does not say.",
+        unit="ms",
+        test="tests/unit/peers/test_registration.py::test_what_a_health_check_leaves_out_is_the_operators",
+    )
+    probe_slow_ms: Positive = _setting(
+        "HUBSCOPE_PROBE_SLOW",
+        2_000,
+        "A probe that takes longer is slow: so many of them as would make a server down make it degraded.",
+        unit="ms",
+        test="tests/unit/peers/test_registration.py::test_what_a_health_check_leaves_out_is_the_operators",
+    )
+    probe_concurrency: Positive = _setting(
+        "HUBSCOPE_PROBE_CONCURRENCY",
+        16,
+        "Probes at once; more wait.",
+        unit="probes",
+        test="tests/integration/peers/test_prober.py::test_only_so_many_probes_run_at_once",
+    )
+    probe_lease_ms: int = _setting(
+        "HUBSCOPE_PROBE_LEASE",
+        10_000,
+        "How long a replica may say nothing before another one probes its servers.",
+        unit="ms",
+        test="tests/integration/peers/test_prober.py::test_one_replica_probes_and_another_takes_over",
+        ge=500,
+    )
+
     encryption_key: str | None = _setting(
         "HUBSCOPE_ENCRYPTION_KEY",
         None,
@@ -945,7 +1080,7 @@ class Settings(_Sourced):
     )
     chain_expression_timeout_ms: Positive = _setting(
         "HUBSCOPE_CHAIN_EXPRESSION_TIMEOUT_MS",
-        500,
+        1_000,
         "Longest evaluation of a condition or mapping; then its process is killed.",
         unit="ms",
         test="tests/integration/chains/test_expressions.py::test_an_expression_that_takes_too_long_is_killed",
@@ -1014,7 +1149,8 @@ class Settings(_Sourced):
         if self.pool_max < self.writers + 5:
             raise InvalidSetting(
                 f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check,"
-                f" the list of API keys, two for state and a reader need at least {self.writers + 5} connections"
+                f" the list of API keys, two for servers and chains, and a reader need at least {self.writers + 5}"
+                " connections"
             )
         for secret in ("key_pepper", "scrape_token", "encryption_key"):
             if getattr(self, secret) is not None and getattr(self, f"{secret}_file") is not None:

@@ -22,6 +22,7 @@ ROLE_OF = {
     "insight": ROLES.reader,
     "gauges": ROLES.reader,
     "ingest": ROLES.writer,
+    "peers": ROLES.writer,
     "sqlgate": ROLES.reader,
 }
 MARTS = {"analytics", "health", "uptime", "audit"}

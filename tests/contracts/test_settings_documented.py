@@ -58,7 +58,7 @@ def test_a_setting_says_its_unit_its_meaning_and_what_off_means(variable: str) -
 @pytest.mark.parametrize("variable", FIELDS)
 def test_a_name_says_whose_setting_it_is(variable: str) -> None:
     """Own settings are HUBSCOPE_<NAME>; names that the specifications give are kept."""
-    of_the_specifications = {"HEALTH_PORT", "LOG_LEVEL", "ENABLE_ENHANCED_ANALYTICS"}
+    of_the_specifications = {"HEALTH_PORT", "LOG_LEVEL", "ENABLE_AUTO_PERSISTENCE", "ENABLE_ENHANCED_ANALYTICS"}
     of_the_specifications |= {"DATABASE_URL", "DATABASE_URL_FILE", "READ_ONLY", "MAX_CONNECTIONS", "QUERY_TIMEOUT"}
     of_the_specifications |= {"POOL_IDLE_TIMEOUT", "POOL_CONNECTION_TIMEOUT", "POOL_STATEMENT_TIMEOUT"}
     of_the_specifications |= {"ENABLE_SSL", "SSL_MODE", "SSL_CERT_PATH", "SSL_KEY_PATH", "SSL_CA_PATH"}

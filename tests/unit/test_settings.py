@@ -189,7 +189,7 @@ def test_a_limit_is_a_whole_number_above_zero(variable: str, value: str, monkeyp
 @pytest.mark.parametrize(
     ("pool_max", "writers", "enough"), [(7, 2, True), (21, 16, True), (7, 3, False), (20, 16, False)]
 )
-def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_and_a_reader(
+def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_the_registry_and_a_reader(
     pool_max: int, writers: int, enough: bool
 ) -> None:
     if enough:

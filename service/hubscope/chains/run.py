@@ -29,6 +29,7 @@ from hubscope.chains.state import BAD, SETTLED, UNCERTAIN, Attempt, ChainStatus,
 from hubscope.errors import (
     ChainLost,
     HubscopeError,
+    Unavailable,
     UnknownServer,
     UnknownTool,
     UpstreamFailed,
@@ -351,6 +352,8 @@ class Run:
             return self._end(state, "refused", error.code, error.detail)
         except ChainLost:
             raise
+        except Unavailable as error:  # too much at once, the registry is away
+            return self._end(state, "not_sent", "upstream_failed", error.detail)
         except HubscopeError as error:
             return self._end(state, "not_sent", error.code, error.detail)
         if result.is_error:

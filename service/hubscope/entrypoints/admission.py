@@ -44,6 +44,8 @@ RIGHTS: Final[tuple[tuple[str, Right], ...]] = (
     ("/", Right.READ),
 )
 """The first prefix that fits says which scope a path asks for."""
+INVOKING: Final = ("/invoke", "/broadcast")
+"""Ends of federation paths that act in the tenant's name."""
 
 # A proxy on this machine asks for somebody else: whoever that is, it is not this machine.
 _FORWARDED: Final = frozenset(
@@ -56,6 +58,8 @@ def right_for(path: str) -> Right | None:
     """The scope that a path asks for; None for those that are open."""
     if path in OPEN or path.startswith("/.well-known/"):  # where clients look for OAuth, which is not there: 404
         return None
+    if path.startswith("/api/v1/federation/") and path.endswith(INVOKING):
+        return Right.CHAINS
     return next(right for prefix, right in RIGHTS if path.startswith(prefix))
 
 

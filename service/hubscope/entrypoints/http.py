@@ -20,9 +20,8 @@ from starlette.exceptions import HTTPException
 import hubscope
 from hubscope.access import Principal
 from hubscope.app import App
-from hubscope.entrypoints import mcp
+from hubscope.entrypoints import chains, federation, mcp
 from hubscope.entrypoints.admission import PRINCIPAL, Door, identify
-from hubscope.entrypoints.chains import routes
 from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
@@ -175,8 +174,8 @@ def _rest(app: App) -> FastAPI:
     async def integration_status(request: Request) -> dict[str, Any]:
         return as_json(await app.status(identify(request.scope)))
 
-    if app.chains is not None:
-        api.include_router(routes(app.chains))
+    api.include_router(federation.routes(app.peers, app.settings))
+    api.include_router(chains.routes(app.chains))
 
     api.openapi = _with_events(api.openapi)  # type: ignore[method-assign]
     return api

@@ -109,6 +109,5 @@ def build(app: App, who: Callable[[Context[Any, Any]], Principal]) -> MCPServer[
         text = json.dumps(structured, ensure_ascii=False) if format == "json" else status_as_markdown(status)
         return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
 
-    if app.chains is not None:
-        add_chain_tool(server, app.chains, who)
+    add_chain_tool(server, app.chains, who)
     return server

@@ -175,18 +175,18 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, dsn: str, listener: socket.socket, *, peers: Peers | None = None
+    settings: Settings, dsn: str, listener: socket.socket, *, called: Peers | None = None
 ) -> AsyncIterator[tuple[str, App]]:
     """The HTTP service on a listening socket: its URL and its app. What was taken is committed before it ends.
 
     Args:
-        peers: see `app.opened`.
+        called: see `app.opened`.
 
     Raises:
         NoKeys: others could reach it, and there is no API key to tell them apart by.
     """
     async with contextlib.AsyncExitStack() as stack:
-        app = await stack.enter_async_context(opened(settings, dsn, peers=peers))
+        app = await stack.enter_async_context(opened(settings, dsn, called=called))
         await _refuse_strangers(app)
         application = await stack.enter_async_context(asgi(app))
         server = _Server(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
+import msgspec
+
 from hubscope.access import Principal, Rates
-from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, read
+from hubscope.ingest.envelope import NDJSON_TYPES, Item, Window, checked, derived_id, read
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import record
 from hubscope.ingest.scrub import scrubbed
 from hubscope.ingest.spans import SpanLimits, SpanReceipt, read_traces
 from hubscope.ingest.writer import Fate, Refused, Writer
 from hubscope.instruments import Instruments
-from hubscope.model import EVENT_TYPES, Receipt, Rejected
+from hubscope.model import EVENT_TYPES, Event, Receipt, Rejected
 from hubscope.settings import Settings
 from hubscope.store import Connection
 
@@ -83,6 +85,29 @@ class Ingest:
         )
         self._rates.spend(principal.tenant, len(batch.items) + len(batch.rejected))
         return await self._commit(principal.tenant, batch.items, batch.rejected, len(body))
+
+    async def record(self, principal: Principal, events: Sequence[Event]) -> Receipt:
+        """Commit events that this process saw itself: its own calls, its probes. No share is spent on them.
+
+        Returns:
+            The receipt, after the commit. What the store cannot hold is rejected, as in a post.
+
+        Raises:
+            TooManyRequests (ShareExceeded), Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): the
+                same again later.
+        """
+        window = self._window()
+        items: list[Item] = []
+        rejected: list[Rejected] = []
+        size = 0
+        for index, event in enumerate(events):
+            problem = checked(event, window)
+            if problem is None:
+                items.append(Item(index, event.event_id or derived_id(principal.tenant, event), event))
+                size += len(msgspec.json.encode(event))
+            else:
+                rejected.append(Rejected(index, str(event.event_id), *problem))
+        return await self._commit(principal.tenant, items, rejected, size)
 
     async def history(
         self,

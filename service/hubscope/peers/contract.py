@@ -81,7 +81,7 @@ class Peers(Protocol):
         Cancelling the awaiting task cancels the call upstream (`notifications/cancelled`).
 
         Args:
-            principal: in whose name; only its tenant's servers, and the operator's, are seen.
+            principal: in whose name; only its tenant's servers are seen.
             server: its id.
             timeout_s: from now to the answer, waiting for a connection or a free place included.
             chain_id, step_index: for a step of a tool chain; they are recorded with the call.

@@ -34,7 +34,7 @@ async def peers(tmp_path: Path) -> AsyncIterator[StdioPeers]:
 @pytest.fixture
 async def app(settings: Settings, database: str, peers: StdioPeers) -> AsyncIterator[App]:
     """The service with chains."""
-    async with opened(settings, database, peers=peers) as opened_app:
+    async with opened(settings, database, called=peers) as opened_app:
         yield opened_app
 
 

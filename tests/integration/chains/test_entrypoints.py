@@ -35,7 +35,7 @@ TOOL = "hub__chain_tools_enhanced"
 async def url(settings: Settings, database: str, peers: StdioPeers) -> AsyncIterator[str]:
     """Where the service listens."""
     settings = settings.model_copy(update={"port": 0, "key_pepper": PEPPER})
-    async with held(serving(settings, database, listen(settings), peers=peers)) as (address, _):
+    async with held(serving(settings, database, listen(settings), called=peers)) as (address, _):
         yield address
 
 
@@ -244,7 +244,7 @@ async def test_a_stopped_service_interrupts_what_its_clients_wait_for(
 ) -> None:
     settings = settings.model_copy(update={"port": 0, "drain_timeout_ms": 500})
     async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
-        async with serving(settings, database, listen(settings), peers=peers) as (url, _):
+        async with serving(settings, database, listen(settings), called=peers) as (url, _):
             asked = asyncio.create_task(http.post(f"{url}/api/v1/chains", json={"chain": [step("guarded", "g")]}))
             await until(lambda: journal(tmp_path) != [], "it is under way")
         await asyncio.gather(asked, return_exceptions=True)

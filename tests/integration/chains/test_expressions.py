@@ -22,7 +22,15 @@ VALUES = {
 
 @pytest.fixture
 async def evaluator() -> AsyncIterator[Evaluator]:
-    found = Evaluator(timeout_ms=1_000, max_bytes=1_000_000)
+    found = Evaluator(timeout_ms=20_000, max_bytes=1_000_000)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Evaluator]:
+    """One that gives up soon."""
+    found = Evaluator(timeout_ms=500, max_bytes=1_000_000)
     yield found
     await found.close()
 
@@ -60,7 +68,7 @@ async def test_what_expressions_give(evaluator: Evaluator, language: Any, text: 
         ("cel", "1.0 / 0.0", "no number"),
         ("jmespath", "length(`1`)", "invalid type"),
         ("cel", "variables.many.map(a, variables.many.map(b, variables.many.map(c, 1)))", "budget"),
-        ("cel", "variables.many.map(a, variables.many.map(b, steps.a.result.text + steps.a.result.text))", "bytes"),
+        ("cel", "variables.many.map(a, steps.a.result.text + steps.a.result.text)", "bytes"),
         ("cel", "(" * 400 + "1" + ")" * 400, "recursion"),
         ("jmespath", "[" * 900 + "a" + "]" * 900, "nested too deeply"),
         ("cel", "'a'.matches('(a{1000}){1000}')", "regular expression"),
@@ -74,10 +82,10 @@ async def test_an_expression_that_cannot_be_evaluated_says_why(
     assert await value(evaluator, "cel", "1 + 1") == 2
 
 
-async def test_an_expression_that_takes_too_long_is_killed(evaluator: Evaluator) -> None:
-    assert await value(evaluator, "cel", "1 + 1") == 2
-    assert evaluator._process is not None
-    first = psutil.Process(evaluator._process.pid)
+async def test_an_expression_that_takes_too_long_is_killed(hasty: Evaluator) -> None:
+    assert await value(hasty, "cel", "1 + 1") == 2
+    assert hasty._process is not None
+    first = psutil.Process(hasty._process.pid)
     bomb = "variables.many" + " | [@,@,@,@,@,@,@,@]" * 12
     ticks = 0
 
@@ -89,11 +97,11 @@ async def test_an_expression_that_takes_too_long_is_killed(evaluator: Evaluator)
 
     ticking = asyncio.create_task(tick())
     with pytest.raises(ExpressionFailed, match="HUBSCOPE_CHAIN_EXPRESSION_TIMEOUT_MS"):
-        await value(evaluator, "jmespath", bomb)
+        await value(hasty, "jmespath", bomb)
     ticking.cancel()
     assert ticks > 100, "the event loop went on meanwhile"
     assert not first.is_running()
-    assert await value(evaluator, "cel", "1 + 1") == 2
+    assert await value(hasty, "cel", "1 + 1") == 2
 
 
 async def test_an_expression_that_eats_memory_costs_itself_only(evaluator: Evaluator) -> None:

@@ -22,7 +22,7 @@ from hubscope.app import App, opened
 from hubscope.errors import ChainLost, ChainNotResumable, DatabaseAway
 from hubscope.settings import Settings
 from hubscope.store import Connection
-from tests.chain_peers import ROOT, StdioPeers, journal
+from tests.chain_peers import ROOT, StdioPeers, journal, servers_json, work_server
 from tests.conftest import ROLE_PREFIX
 from tests.integration.chains.conftest import KEY, run, statuses, step
 from tests.integration.chains.test_service import CHAINS, STEPS, until
@@ -99,21 +99,24 @@ class Replica:
 
 
 @pytest.fixture
-def environment(database: str) -> dict[str, str]:
+def environment(database: str, tmp_path: Path) -> dict[str, str]:
+    servers = tmp_path / "servers.json"
+    servers.write_text(servers_json(work=work_server(tmp_path)))
     return os.environ | {
         "HUBSCOPE_DATABASE_URL": database,
         "HUBSCOPE_ROLE_PREFIX": ROLE_PREFIX,
         "HUBSCOPE_ENCRYPTION_KEY": KEY,
         "HUBSCOPE_CHAIN_LEASE_MS": "1500",
         "HUBSCOPE_ALLOW_UNSAFE_DATABASE": "true",
+        "HUBSCOPE_SERVERS_FILE": str(servers),
     }
 
 
 @asynccontextmanager
-async def replica(folder: Path, environment: dict[str, str]) -> AsyncIterator[Replica]:
+async def replica(environment: dict[str, str]) -> AsyncIterator[Replica]:
     """A process of the service; its servers end with it, also when it is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.chain_replica", str(folder)],
+        [sys.executable, "-m", "tests.chain_replica"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -123,6 +126,9 @@ async def replica(folder: Path, environment: dict[str, str]) -> AsyncIterator[Re
     children: list[psutil.Process] = []
     try:
         address = await asyncio.to_thread(process.stdout.readline)
+        async with httpx2.AsyncClient(base_url=address.strip(), trust_env=False) as http, asyncio.timeout(30):
+            while (await http.get("/api/v1/federation/servers/work")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # the operator's servers are registered as soon as the database is there
         yield Replica(process, address.strip())
         if process.poll() is None:
             children = psutil.Process(process.pid).children(recursive=True)
@@ -145,7 +151,7 @@ async def test_a_chain_whose_service_is_killed_is_resumed_by_another_replica(
     body = {"chain": STEPS_OF_TABLE, "execution_options": OPTIONS, "variables": VARIABLES}
     second_group = {("put", "write_a"), ("guarded", "kill_safe"), ("gate", "kill_unsafe"), ("note", "write_b")}
     async with httpx2.AsyncClient(timeout=60) as http:
-        async with replica(tmp_path, environment) as first:
+        async with replica(environment) as first:
             posted = asyncio.create_task(http.post(f"{first.url}/api/v1/chains", json=body))
             await until(lambda: second_group <= set(journal(tmp_path)), "the second group is under way")
 
@@ -161,7 +167,7 @@ async def test_a_chain_whose_service_is_killed_is_resumed_by_another_replica(
             with pytest.raises(httpx2.HTTPError):
                 await posted
         chain_id = str(await admin.fetchval(f"SELECT chain_id FROM {CHAINS}"))
-        async with replica(tmp_path, environment) as second:
+        async with replica(environment) as second:
             chain = f"{second.url}/api/v1/chains/{chain_id}"
 
             async def resume(**how: bool) -> dict[str, Any]:
@@ -240,7 +246,7 @@ async def test_a_chain_stops_calling_tools_when_the_database_is_away_for_longer_
     settings: Settings, database: str, peers: StdioPeers, admin: Connection, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"pool_connection_timeout_ms": 200})
-    async with opened(settings, database, peers=peers) as app:
+    async with opened(settings, database, called=peers) as app:
         running = asyncio.create_task(run(app, step("gate", "g"), step("note", "n")))
         await until(lambda: journal(tmp_path) != [], "it is under way")
         async with admin.transaction():
@@ -254,7 +260,7 @@ async def test_a_chain_is_not_started_when_it_cannot_be_written_down(
     settings: Settings, database: str, peers: StdioPeers, admin: Connection, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"pool_connection_timeout_ms": 200})
-    async with opened(settings, database, peers=peers) as app, admin.transaction():
+    async with opened(settings, database, called=peers) as app, admin.transaction():
         await admin.execute(f"LOCK TABLE {CHAINS} IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(DatabaseAway, match="nothing has run"):
             await run(app, step("note", "n"))
@@ -264,12 +270,12 @@ async def test_a_chain_is_not_started_when_it_cannot_be_written_down(
 async def test_a_service_that_stops_in_order_leaves_its_chains_to_be_resumed_at_once(
     settings: Settings, database: str, peers: StdioPeers, admin: Connection, tmp_path: Path
 ) -> None:
-    async with opened(settings, database, peers=peers) as app:
+    async with opened(settings, database, called=peers) as app:
         running = asyncio.create_task(run(app, step("look", "a"), step("guarded", "g"), step("note", "n")))
         await until(lambda: ("guarded", "g") in journal(tmp_path), "the second is under way")
     assert (await running).status == "interrupted"
     (tmp_path / "g.open").touch()
-    async with opened(settings, database, peers=peers) as app:
+    async with opened(settings, database, called=peers) as app:
         assert app.chains is not None
         chain_id = str(await admin.fetchval(f"SELECT chain_id FROM {CHAINS}"))
         report = await app.chains.resume(LOCAL, chain_id)
@@ -336,7 +342,7 @@ async def test_a_chain_whose_results_were_truncated_is_not_resumable_and_says_so
     settings: Settings, database: str, peers: StdioPeers
 ) -> None:
     settings = settings.model_copy(update={"chain_resume_bytes": 3_000})
-    async with opened(settings, database, peers=peers) as app:
+    async with opened(settings, database, called=peers) as app:
         assert app.chains is not None
         chain = [
             step("big", id="large", arguments={"bytes": 4_000}),
@@ -360,7 +366,7 @@ async def test_what_was_sealed_under_another_key_is_not_resumed_and_the_chain_st
     app: App, settings: Settings, database: str, peers: StdioPeers
 ) -> None:
     report = await run(app, step("fail", "f"))
-    async with opened(settings.model_copy(update={"encryption_key": "z" * 40}), database, peers=peers) as other:
+    async with opened(settings.model_copy(update={"encryption_key": "z" * 40}), database, called=peers) as other:
         assert other.chains is not None
         with pytest.raises(ChainNotResumable, match="sealed under the key"):
             await other.chains.resume(LOCAL, report.chain_id)

@@ -184,7 +184,7 @@ async def test_progress_stands_in_the_store_while_it_happens_and_is_told_after(
     async def progress(done: float, total: float, words: str) -> None:
         seen.append((done, total, words))
 
-    async with opened(settings, database, peers=peers, tell_chain=changes.append) as app:
+    async with opened(settings, database, called=peers, tell_chain=changes.append) as app:
         assert app.chains is not None
         running = asyncio.create_task(
             app.chains.run(LOCAL, [step("look", "a"), step("gate", "b"), step("look", "c")], progress=progress)
@@ -299,7 +299,7 @@ async def test_past_the_limit_no_chain_is_started(
     settings: Settings, database: str, peers: StdioPeers, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"chain_max_running": 1})
-    async with opened(settings, database, peers=peers) as app:
+    async with opened(settings, database, called=peers) as app:
         first = asyncio.create_task(run(app, step("gate", "g")))
         await until(lambda: journal(tmp_path) != [], "the first is under way")
         with pytest.raises(TooManyChains, match="HUBSCOPE_CHAIN_MAX_RUNNING"):
@@ -313,7 +313,7 @@ async def test_a_result_that_is_too_large_to_read_fails_the_step_that_reads_it(
     settings: Settings, database: str, peers: StdioPeers
 ) -> None:
     settings = settings.model_copy(update={"chain_result_bytes": 2_000})
-    async with opened(settings, database, peers=peers) as app:
+    async with opened(settings, database, called=peers) as app:
         report = await run(
             app,
             step("big", id="large", arguments={"bytes": 4_000}),
@@ -386,7 +386,7 @@ async def test_old_chains_go_and_what_they_need_to_go_on_before_them(
 async def test_without_a_key_chains_run_and_say_that_they_cannot_be_resumed(
     settings: Settings, database: str, peers: StdioPeers
 ) -> None:
-    async with opened(settings.model_copy(update={"encryption_key": None}), database, peers=peers) as app:
+    async with opened(settings.model_copy(update={"encryption_key": None}), database, called=peers) as app:
         assert isinstance(app.chains, Chains)
         report = await run(app, step("look", "a"), step("fail", "b"))
         assert (report.status, report.resumable) == ("failed", False)

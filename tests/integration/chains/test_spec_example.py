@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,8 @@ from hubscope.app import opened
 from hubscope.chains import ChainReport
 from hubscope.entrypoints.demo_servers import shipped_specs
 from hubscope.settings import Settings
-from tests.chain_peers import StdioPeers
+from hubscope.store import Connection
+from tests.chain_peers import servers_json
 from tests.conftest import held
 from tests.integration.chains.conftest import statuses
 
@@ -44,26 +46,32 @@ async def chains_of_the_example(settings: Settings, database: str, tmp_path: Pat
     (files / "notes.txt").write_text("hello")
     (files / "drafts").mkdir()
     (filesystem,) = [spec for spec in shipped_specs(tmp_path, "") if spec.name == "filesystem"]
-    peers = StdioPeers(
-        {
-            "filesystem": StdioServerParameters(
+    servers = tmp_path / "servers.json"
+    servers.write_text(
+        servers_json(
+            filesystem=StdioServerParameters(
                 command=filesystem.command, args=list(filesystem.args), env=filesystem.env, cwd=files
             ),
-            "mcp-time": StdioServerParameters(command=sys.executable, args=["-m", "mcp_server_time"]),
-        }
+            mcp_time=StdioServerParameters(command=sys.executable, args=["-m", "mcp_server_time"]),
+        )
     )
-
-    async with held(opened(settings, database, peers=peers)) as app:
+    settings = settings.model_copy(update={"servers_file": servers})
+    async with held(opened(settings, database)) as app:
+        async with asyncio.timeout(30):  # the operator's servers are registered as soon as the database is there
+            while len(await app.peers.servers(LOCAL)) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
         async def run(**more: Any) -> ChainReport:
-            assert app.chains is not None
-            return await app.chains.run(LOCAL, **{**EXAMPLE, **more})
+            report = await app.chains.run(LOCAL, **{**EXAMPLE, **more})
+            await app.peers.flushed()
+            return report
 
         yield run
-    await peers.close()
 
 
-async def test_the_example_as_it_is_written_fails_at_its_second_step(chains_of_the_example: Any) -> None:
+async def test_the_example_as_it_is_written_fails_at_its_second_step(
+    chains_of_the_example: Any, admin: Connection
+) -> None:
     report = await chains_of_the_example()
     assert (report.status, statuses(report)) == ("failed", {"step_0": "completed", "step_1": "failed"})
     listed = report.steps[0].result
@@ -72,6 +80,13 @@ async def test_the_example_as_it_is_written_fails_at_its_second_step(chains_of_t
     assert report.steps[1].error_type == "tool_error"
     assert "timezone" in (report.steps[1].error_message or "")
     assert report.resumable
+    calls = await admin.fetch(
+        "SELECT server, tool, status, chain_id, step_index FROM raw.tool_calls WHERE chain_id IS NOT NULL ORDER BY time"
+    )
+    assert [tuple(call) for call in calls] == [
+        ("filesystem", "list_directory", "ok", report.chain_id, 0),
+        ("mcp-time", "get_current_time", "error", report.chain_id, 1),
+    ]
 
 
 async def test_the_example_with_a_timezone_completes(chains_of_the_example: Any) -> None:

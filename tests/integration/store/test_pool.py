@@ -79,13 +79,14 @@ async def test_the_pools_together_never_exceed_pool_max(settings: Settings, data
         count: int = await admin.fetchval(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database()"
-            " AND application_name IN ('hubscope reader', 'hubscope writer', 'hubscope keys', 'hubscope state')"
+            " AND application_name IN ('hubscope reader', 'hubscope writer', 'hubscope keys', 'hubscope peers')"
         )
         most = max(most, count)
         return count
 
     async def all_in_use() -> bool:
-        return await open_now() >= settings.pool_max - 4  # all but those of the partition check, the keys and state
+        # All but those of the partition check, of the keys and of the registry of servers.
+        return await open_now() >= settings.pool_max - 4
 
     locking = await connect(database, name="tests")
     async with opened(settings, database) as app, asyncio.TaskGroup() as tasks:

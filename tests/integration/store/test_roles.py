@@ -257,6 +257,16 @@ EVERYTHING = {
     "UPDATE hub.api_keys SET tenant_id = 'other'": set(),
     "DELETE FROM hub.api_keys": set(),
     KEY: set(),
+    "SELECT FROM hub.servers": {"writer", "worker"},
+    "INSERT INTO hub.servers (server_id, name, endpoint, protocol, health_check)"
+    " VALUES ('s', 's', 'http://s', 'http', '{}')": {"writer"},
+    "UPDATE hub.servers SET state = 'up'": {"writer"},
+    "DELETE FROM hub.servers": {"writer"},
+    "SELECT FROM hub.server_secrets": {"writer"},
+    "DELETE FROM hub.server_secrets": {"writer"},
+    "SELECT FROM hub.maintenance_windows": {"writer", "worker"},
+    "UPDATE hub.maintenance_windows SET cancelled_at = now()": {"writer"},
+    "DELETE FROM hub.maintenance_windows": set(),
     # ops: bookkeeping
     "SELECT FROM ops.migrations": {"reader", "worker"},
     "SELECT FROM ops.store": {"writer", "reader", "worker"},

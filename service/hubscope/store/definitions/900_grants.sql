@@ -19,6 +19,11 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO
 -- Keys: the serving process compares and notes the last use; what proves a key is for nobody else to see.
 REVOKE ALL ON hub.api_keys FROM :worker;
 GRANT SELECT, UPDATE (last_used_at) ON hub.api_keys TO :writer;
+-- Servers: the serving process registers and watches; what proves us to them is for nobody else to see.
+GRANT SELECT, INSERT, UPDATE, DELETE ON hub.servers TO :writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hub.server_secrets TO :writer;
+GRANT SELECT, INSERT, UPDATE ON hub.maintenance_windows TO :writer;
+REVOKE ALL ON hub.server_secrets FROM :worker;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
 
 -- Percentile functions stand in rollup; readers call them on what marts give them.
