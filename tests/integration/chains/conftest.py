@@ -21,7 +21,7 @@ KEY = "k" * 40
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """As everywhere, with a key to seal what chains need to go on."""
-    return settings.model_copy(update={"encryption_key": KEY, "chain_lease_ms": 1_000})
+    return settings.model_copy(update={"encryption_key": KEY, "chain_lease_ms": 3_000})
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def environment(database: str, tmp_path: Path) -> dict[str, str]:
         "HUBSCOPE_DATABASE_URL": database,
         "HUBSCOPE_ROLE_PREFIX": ROLE_PREFIX,
         "HUBSCOPE_ENCRYPTION_KEY": KEY,
-        "HUBSCOPE_CHAIN_LEASE_MS": "1500",
+        "HUBSCOPE_CHAIN_LEASE_MS": "3000",
         "HUBSCOPE_ALLOW_UNSAFE_DATABASE": "true",
         "HUBSCOPE_SERVERS_FILE": str(servers),
     }
@@ -214,7 +214,10 @@ async def test_only_an_expired_lease_is_marked_interrupted(app: App, admin: Conn
     assert app.chains is not None
     running = asyncio.create_task(run(app, step("gate", "g")))
     await until(lambda: journal(tmp_path) != [], "it is under way")
-    await asyncio.sleep(1.2)  # longer than the lease: it is renewed
+    first = await admin.fetchval(f"SELECT lease_expires_at FROM {CHAINS}")
+    async with asyncio.timeout(30):
+        while await admin.fetchval(f"SELECT lease_expires_at FROM {CHAINS}") == first:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     assert await app.chains.expire() == 0
     chain_id = str(await admin.fetchval(f"SELECT chain_id FROM {CHAINS}"))
     with pytest.raises(ChainNotResumable, match="is running, and its lease is being renewed"):

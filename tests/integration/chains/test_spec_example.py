@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from hubscope.chains import ChainReport
 from hubscope.entrypoints.demo_servers import shipped_specs
 from hubscope.settings import Settings
 from hubscope.store import Connection
-from tests.chain_peers import servers_json
+from tests.chain_peers import ROOT, servers_json
 from tests.conftest import held
 from tests.integration.chains.conftest import statuses
 
@@ -97,3 +98,14 @@ async def test_the_example_with_a_timezone_completes(chains_of_the_example: Any)
     assert report.analytics is not None
     assert report.analytics.critical_path == ["step_0", "step_1"]  # one after the other, as they are written
     assert {one.id: one.rate for one in report.analytics.completion} == {"step_0": 1.0, "step_1": 1.0}
+
+
+async def test_the_example_of_the_reference_runs_as_it_is_printed(chains_of_the_example: Any, tmp_path: Path) -> None:
+    page = (ROOT / "docs/reference/chains.md").read_text(encoding="utf-8")
+    body = json.loads(page.partition("-d '")[2].partition("'\n```")[0])
+    report = await chains_of_the_example(chain=body["chain"], options=body["execution_options"])
+    assert statuses(report) == dict.fromkeys(("list", "berlin", "tokyo", "note"), "completed")
+    assert (tmp_path / "files" / "now.txt").read_text().count("T") == 2
+    again = await chains_of_the_example(chain=body["chain"], options=body["execution_options"])
+    assert statuses(again)["note"] == "skipped (condition)"
+    assert again.status == "completed"
