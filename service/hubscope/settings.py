@@ -1056,6 +1056,13 @@ class Settings(_Sourced):
         unit="chains",
         test="tests/integration/chains/test_service.py::test_past_the_limit_no_chain_is_started",
     )
+    chain_max_running_tenant: Positive = _setting(
+        "HUBSCOPE_CHAIN_MAX_RUNNING_TENANT",
+        10,
+        "Those of them that may be one tenant's.",
+        unit="chains",
+        test="tests/integration/chains/test_service.py::test_one_tenant_cannot_take_every_place",
+    )
     chain_step_timeout_ms: Positive = _setting(
         "HUBSCOPE_CHAIN_STEP_TIMEOUT_MS",
         60_000,
@@ -1089,7 +1096,8 @@ class Settings(_Sourced):
     chain_result_bytes: int = _setting(
         "HUBSCOPE_CHAIN_RESULT_BYTES",
         1_048_576,
-        "Largest result of a step, as JSON, that later steps can read; a larger one is truncated.",
+        "Largest result of a step, as JSON, that later steps can read, and a 16th of all results of a chain together;"
+        " a larger one is truncated.",
         unit="bytes",
         test="tests/integration/chains/test_service.py::test_a_result_that_is_too_large_to_read_fails_the_step_that_reads_it",
         ge=1_024,

@@ -49,6 +49,10 @@ _STOPPED: Final[dict[str, ChainStatus]] = {
 }
 
 
+RESULTS_TOGETHER: Final = 16
+"""All results of a chain together are at most so many times as large as one may be: they are kept in memory."""
+
+
 class _Failed(Exception):
     """A step cannot go on."""
 
@@ -99,6 +103,7 @@ class Run:
         self._renew_every_s = renew_every_s
         self._ran_ms = ran_ms
         self._started = time.monotonic()
+        self._kept_bytes = sum(state.result_bytes or 0 for state in states if state.kept)
         self._sent_at: dict[int, float] = {}  # step -> when its attempt began, on the monotonic clock
         self._tasks: dict[asyncio.Task[None], int] = {}
         self._halt = asyncio.Event()  # fail_fast: no new step and no new attempt
@@ -381,9 +386,11 @@ class Run:
     def _keep(self, state: StepState, value: Any) -> None:
         """Keep a result for later steps, unless it is too large."""
         state.result_bytes = len(json.dumps(value, ensure_ascii=False).encode())
-        state.kept = state.result_bytes <= self._result_bytes
+        together = self._kept_bytes + state.result_bytes
+        state.kept = state.result_bytes <= self._result_bytes and together <= RESULTS_TOGETHER * self._result_bytes
         state.result_truncated = not state.kept
         state.result = value if state.kept else None
+        self._kept_bytes += state.result_bytes if state.kept else 0
 
 
 def usable(result: CallResult) -> Any:

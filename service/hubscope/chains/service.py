@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -105,7 +106,7 @@ class Chains:
             max_bytes=2 * settings.chain_result_bytes + settings.chain_max_bytes,
         )
         self._runs: dict[Run, asyncio.Task[ChainReport]] = {}
-        self._starting = 0
+        self._places: Counter[str] = Counter()
         self._expiring: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -154,7 +155,7 @@ class Chains:
             ChainLost: the database was away for too long, or another process has taken the chain over.
         """
         require(principal, Scope.CHAINS)
-        with self._place():
+        with self._place(principal.tenant):
             draft = parse(
                 chain, options=options, variables=variables, metadata=metadata, limits=limits_of(self._settings)
             )
@@ -199,7 +200,7 @@ class Chains:
         """
         require(principal, Scope.CHAINS)
         identity = _uuid(chain_id)
-        with self._place():
+        with self._place(principal.tenant):
             taken = await books.take(
                 self._pool, self._settings, self._vault_or_none(), tenant=principal.tenant, chain_id=identity
             )
@@ -309,7 +310,7 @@ class Chains:
         return chain_analytics(rows, window=window, most=ANALYTICS_CHAINS)
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, tenant: str) -> Iterator[None]:
         """A place among the chains that run here.
 
         Raises:
@@ -317,15 +318,20 @@ class Chains:
         """
         if self._closing:
             raise ShuttingDown
-        if self._starting >= self._settings.chain_max_running:
+        most, share = self._settings.chain_max_running, self._settings.chain_max_running_tenant
+        if self._places.total() >= most:
+            raise TooManyChains(f"{most} chains are running here, the most there may be (HUBSCOPE_CHAIN_MAX_RUNNING)")
+        if self._places[tenant] >= share:
             raise TooManyChains(
-                f"{self._starting} chains are running here, the most there may be (HUBSCOPE_CHAIN_MAX_RUNNING)"
+                f"{share} chains of the tenant are running here, its share (HUBSCOPE_CHAIN_MAX_RUNNING_TENANT)"
             )
-        self._starting += 1
+        self._places[tenant] += 1
         try:
             yield
         finally:
-            self._starting -= 1
+            self._places[tenant] -= 1
+            if not self._places[tenant]:
+                del self._places[tenant]
 
     def _vault_or_none(self) -> Vault | None:
         try:

@@ -309,6 +309,30 @@ async def test_past_the_limit_no_chain_is_started(
         assert (await run(app, step("look", "a"))).status == "completed"
 
 
+async def test_one_tenant_cannot_take_every_place(
+    settings: Settings, database: str, peers: StdioPeers, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"chain_max_running_tenant": 1})
+    async with opened(settings, database, called=peers) as app:
+        first = asyncio.create_task(run(app, step("gate", "g")))
+        await until(lambda: journal(tmp_path) != [], "the first is under way")
+        with pytest.raises(TooManyChains, match="HUBSCOPE_CHAIN_MAX_RUNNING_TENANT"):
+            await run(app, step("look", "a"))
+        other = Principal("other", frozenset(Scope))
+        assert (await app.chains.run(other, [step("look", "a")])).status == "completed"
+        (tmp_path / "g.open").touch()
+        await first
+
+
+async def test_all_results_of_a_chain_together_are_bounded(
+    settings: Settings, database: str, peers: StdioPeers
+) -> None:
+    settings = settings.model_copy(update={"chain_result_bytes": 2_000})
+    async with opened(settings, database, called=peers) as app:
+        report = await run(app, *(step("big", arguments={"bytes": 1_900}) for _ in range(18)))
+    assert [one.result_truncated for one in report.steps] == [False] * 16 + [True] * 2
+
+
 async def test_a_result_that_is_too_large_to_read_fails_the_step_that_reads_it(
     settings: Settings, database: str, peers: StdioPeers
 ) -> None:
