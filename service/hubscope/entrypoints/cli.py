@@ -21,6 +21,7 @@ from hubscope.app import migrate_store
 from hubscope.app import opened as opened_app
 from hubscope.entrypoints import serve as serving
 from hubscope.entrypoints.keys_command import keys
+from hubscope.entrypoints.maintenance_command import maintenance
 from hubscope.errors import HubscopeError, InvalidRequest, InvalidSetting
 from hubscope.insight import AnalyticsReport, as_json, as_markdown
 from hubscope.settings import Settings
@@ -431,6 +432,7 @@ def dsn() -> None:
 
 
 cli.add_typer(keys, name="keys")
+cli.add_typer(maintenance, name="maintenance")
 
 
 def show_report(report: AnalyticsReport, as_json_: bool) -> None:

@@ -15,6 +15,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -79,9 +81,15 @@ ANYWHERE: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0
 """For servers that the operator names."""
 
 
+_LOOKUPS: Final = ThreadPoolExecutor(8, thread_name_prefix="peer names")
+"""Threads of its own: a resolver that hangs must not hold up those of the event loop, which find the database."""
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The addresses of a name, by the system's resolver."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    infos = await asyncio.get_running_loop().run_in_executor(
+        _LOOKUPS, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    )
     return [str(info[4][0]) for info in infos]
 
 

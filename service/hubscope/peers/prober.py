@@ -36,6 +36,7 @@ from hubscope.peers.http import Trouble
 from hubscope.peers.registration import HealthCheck, Registration
 from hubscope.peers.registry import QUERIES, Server, server_of
 from hubscope.peers.sessions import Key, RpcError, Sessions
+from hubscope.redact import redact_text
 from hubscope.settings import Settings
 from hubscope.store import AWAY_OR_TOLD, Pool, away, borrowed, db_errors
 
@@ -45,6 +46,8 @@ TURNS_PER_LEASE: Final = 3
 RESTATED: Final = timedelta(microseconds=1)
 """How much later than the probe itself its restatement stands, so that the newest row of a moment is the right one."""
 METHOD_NOT_FOUND: Final = -32601
+TOOLS_MAX: Final = 10_000
+"""Tools of one server that are looked at."""
 
 Tell = Callable[[str, ServerEvent], None]
 """Takes an event of a tenant on its way."""
@@ -399,7 +402,7 @@ class Prober:
                     until,
                     finding.latency_ms if finding is not None and error is None else None,
                     error.error_type if error is not None else None,
-                    error.message[:1000] if error is not None else None,
+                    redact_text(error.message)[:1000] if error is not None else None,
                     json.dumps(machine.as_json(one.health)),
                 )
         except (*AWAY_OR_TOLD, HubscopeError, db_errors.PostgresError) as problem:
@@ -460,6 +463,6 @@ async def list_tools(key: Key, registration: Registration, sessions: Sessions, *
                     )
                 )
         cursor = answer.get("nextCursor")
-        if not isinstance(cursor, str):
+        if not isinstance(cursor, str) or len(found) >= TOOLS_MAX:
             break
     return found

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from hubscope.errors import InvalidParameter
+from hubscope.redact import redact_text
 
 Protocol = Literal["http", "sse", "stdio"]
 AuthType = Literal["none", "api_key", "bearer", "jwt", "basic", "oauth2"]
@@ -216,6 +217,8 @@ def endpoint(value: Any, protocol: Protocol) -> str:
         raise InvalidParameter("endpoint: no user or password in the URL; use auth (type basic)")
     if parts.fragment:
         raise InvalidParameter("endpoint: no fragment (#...) in the URL")
+    if redact_text(value) != value:  # endpoints are shown
+        raise InvalidParameter("endpoint: there seems to be a secret in the URL; use auth")
     return value
 
 

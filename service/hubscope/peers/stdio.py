@@ -24,6 +24,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
 from hubscope.peers.registration import Command
+from hubscope.redact import redact_text
 
 log = structlog.get_logger("hubscope.peers")
 
@@ -68,7 +69,7 @@ class Child:
         else:
             how = f"it ended with exit code {self.returncode}"
         said = next((line for line in reversed(self.stderr) if line.strip()), "")
-        return f"{how}; it said: {said}" if said else how
+        return f"{how}; it said: {redact_text(said)}" if said else how
 
 
 @asynccontextmanager

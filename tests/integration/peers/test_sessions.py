@@ -114,9 +114,14 @@ async def test_a_process_that_ends_is_noticed_told_and_started_again() -> None:
 async def test_a_server_that_ends_while_it_starts_is_told_with_its_last_words() -> None:
     async with opened() as sessions:
         broken = Registration(
-            "s", "s", "", "stdio", command=Command("/bin/sh", ("-c", "echo no database >&2; exit 4")), trusted=True
+            "s",
+            "s",
+            "",
+            "stdio",
+            command=Command("/bin/sh", ("-c", "echo no database, password=hunter2 >&2; exit 4")),
+            trusted=True,
         )
-        with pytest.raises(Trouble, match="exit code 4; it said: no database") as trouble:
+        with pytest.raises(Trouble, match=r"exit code 4; it said: no database, password=\[redacted\]") as trouble:
             await sessions.get(KEY, broken)
         assert not trouble.value.sent
         # It is not started over and over: for a moment the answer is the same without a try.

@@ -77,6 +77,7 @@ def test_a_health_path_follows_the_endpoint(endpoint: str, path: str, url: str |
         ({"endpoint": "gopher://h/x"}, "^endpoint: "),
         ({"endpoint": "http://user:hunter2@h/"}, "no user or password"),
         ({"endpoint": "http://h/#x"}, "no fragment"),
+        ({"endpoint": "http://h/mcp?api_key=hunter2hunter2"}, "a secret in the URL; use auth"),
         ({"endpoint": "http://h:99999/"}, "^endpoint: not a URL"),
         ({"endpoint": "http://h/\n"}, "^endpoint: "),
         ({"endpoint": "http:///mcp"}, "^endpoint: "),
