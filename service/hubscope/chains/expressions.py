@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 
 from hubscope.chains.plan import Expression, Problem
-from hubscope.errors import HubscopeError
+from hubscope.errors import HubscopeError, ShuttingDown
 
 SANDBOX: Final = Path(__file__).with_name("sandbox.py")
 MEMORY_BYTES: Final = 1 << 30
@@ -51,9 +51,14 @@ class Evaluator:
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._cold = True
+        self._closed = False
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process; nothing is evaluated any more."""
+        self._closed = True
+        await self._kill()
+
+    async def _kill(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -110,7 +115,7 @@ class Evaluator:
                 pass
             finally:
                 if answer is None:  # also when we are cancelled: what it answers next would be to this question
-                    await asyncio.shield(self.close())
+                    await asyncio.shield(self._kill())
             if answer is None:
                 if process.returncode == -14:  # its own alarm was earlier
                     reason = (
@@ -122,6 +127,8 @@ class Evaluator:
             return json.loads(answer)
 
     async def _running(self) -> asyncio.subprocess.Process:
+        if self._closed:
+            raise ShuttingDown
         if self._process is None or self._process.returncode is not None:
             self._cold = True
             self._process = await asyncio.create_subprocess_exec(

@@ -73,11 +73,11 @@ SET
     error_message = $10,
     completed_at = CASE WHEN $4 = 'interrupted' THEN NULL ELSE clock_timestamp() END,
     updated_at = clock_timestamp(),
-    lease_owner = NULL,
+    -- the owner stays: whoever does not know whether this was committed says it again
     lease_expires_at = NULL,
     -- what is done needs nothing to go on
     sealed_definition = CASE WHEN $4 = 'completed' THEN NULL ELSE sealed_definition END
-WHERE tenant_id = $1 AND chain_id = $2 AND lease_owner = $3 AND status = 'running'
+WHERE tenant_id = $1 AND chain_id = $2 AND lease_owner = $3 AND status IN ('running', $4)
 RETURNING true
 
 -- name: forget_results

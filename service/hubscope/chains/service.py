@@ -444,6 +444,8 @@ class Chains:
                 self._runs.pop(run, None)
                 self._ended(status)
 
+        if self._closing:  # it was checked meanwhile
+            run.stop("interrupted")
         changed("running", None, run.counts)
         self._runs[run] = task = asyncio.create_task(drive(), name=f"chain {chain_id}")
         try:

@@ -11,6 +11,7 @@ import pytest
 
 from hubscope.chains.expressions import Evaluator, ExpressionFailed
 from hubscope.chains.plan import Expression
+from hubscope.errors import ShuttingDown
 
 VALUES = {
     "steps": {"a": {"status": "completed", "result": {"n": 7, "items": [{"x": 1}, {"x": 2}], "text": "y" * 10_000}}},
@@ -131,3 +132,5 @@ async def test_the_process_ends_with_its_evaluator_and_gets_no_secrets(monkeypat
     assert not any(name.startswith("HUBSCOPE") for name in process.environ())
     await evaluator.close()
     assert not process.is_running()
+    with pytest.raises(ShuttingDown):
+        await value(evaluator, "cel", "true")

@@ -19,7 +19,11 @@ import pytest
 
 from hubscope.access import LOCAL
 from hubscope.app import App, opened
+from hubscope.chains.ledger import StoreLedger
+from hubscope.chains.plan import parse
+from hubscope.chains.state import Counts, StepState
 from hubscope.errors import ChainLost, ChainNotResumable, DatabaseAway
+from hubscope.ids import uuid7
 from hubscope.settings import Settings
 from hubscope.store import Connection
 from tests.chain_peers import ROOT, StdioPeers, journal, servers_json, work_server
@@ -285,6 +289,20 @@ async def test_a_service_that_stops_in_order_leaves_its_chains_to_be_resumed_at_
     assert report.status == "completed"
     assert journal(tmp_path) == [("look", "a"), ("guarded", "g"), ("guarded", "g"), ("note", "n")]
     assert [one.result and one.result["key"] for one in report.steps] == ["a", "g", "n"]
+
+
+async def test_the_end_of_a_chain_may_be_told_twice(app: App, settings: Settings, admin: Connection) -> None:
+    """Whoever lost the connection in the middle of the commit does not know, and says it again."""
+    plan = parse([step("look", "a")]).plan
+    assert plan is not None
+    ledger = StoreLedger(app.chains._pool, settings, tenant="default", chain_id=uuid7(), vault=None)
+    await ledger.open(plan, {}, analytics=True)
+    states = [StepState(0, "a", "work", "look", "completed")]
+    for _ in range(2):
+        await ledger.finish("completed", states, Counts.of(states), 1.0, None)
+    with pytest.raises(ChainLost):
+        await ledger.finish("failed", states, Counts.of(states), 1.0, None)
+    assert await admin.fetchval(f"SELECT status FROM {CHAINS}") == "completed"
 
 
 # What can be resumed

@@ -196,7 +196,7 @@ async def test_progress_stands_in_the_store_while_it_happens_and_is_told_after(
         assert [one[0] for one in rows] == ["completed", "running", "pending"]
         (tmp_path / "b.open").touch()
         await running
-    row = await admin.fetchrow(f"SELECT status, progress_percent, completed_steps, lease_owner FROM {CHAINS}")
+    row = await admin.fetchrow(f"SELECT status, progress_percent, completed_steps, lease_expires_at FROM {CHAINS}")
     assert tuple(row) == ("completed", 100, 3, None)
     assert [(one.status, one.completed_steps, one.step and one.step["status"]) for one in changes] == [
         ("running", 0, None),
