@@ -41,12 +41,16 @@ class Outbox:
         self._empty = asyncio.Event()
         self._empty.set()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._send(), name="peers outbox")
 
     def put(self, principal: Principal, *events: Event) -> None:
         """Record events soon."""
+        if self._closed:
+            self._instruments.peer_events_lost.inc(len(events))
+            return
         for event in events:
             if len(self._waiting) >= MAX_EVENTS:
                 self._waiting.popleft()
@@ -62,12 +66,15 @@ class Outbox:
 
     async def close(self, timeout_s: float) -> None:
         """Record what waits, within so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self.flushed()
+        if not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self.flushed()
+        self._closed = True
         if self._waiting:
             self._instruments.peer_events_lost.inc(len(self._waiting))
             log.warning("events of servers were not recorded", events=len(self._waiting))
+            self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -95,6 +102,9 @@ class Outbox:
                 continue
             except HubscopeError as error:
                 log.error("events of servers were refused", error=error.detail, events=len(group))
+                self._instruments.peer_events_lost.inc(len(group))
+            except Exception:  # nothing of these may keep the next ones from being recorded
+                log.exception("events of servers were refused", events=len(group))
                 self._instruments.peer_events_lost.inc(len(group))
             tries = 0
             sent = {id(event) for event in group}

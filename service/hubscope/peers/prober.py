@@ -230,12 +230,13 @@ class Prober:
         until = asked + self._settings.probe_lease_ms / 1000
         held: set[Key] = set()
         for row in rows:
-            server = server_of(row, self._defaults)
-            held.add(server.key)
+            held.add((row["tenant_id"], row["server_id"]))
             try:
-                self._hold(server, until)
+                self._hold(server_of(row, self._defaults), until)
             except HubscopeError as error:
-                log.error("a server cannot be watched", server=server.key[1], error=error.detail)
+                log.error("a server cannot be watched", server=row["server_id"], error=error.detail)
+            except Exception:  # one row's surprise must not end the watch over the others
+                log.exception("a server cannot be watched", server=row["server_id"])
         for key in self._watched.keys() - held:
             self._lose(key)
         self._instruments.peers_watched.set(len(self._watched))

@@ -22,6 +22,8 @@ AuthType = Literal["none", "api_key", "bearer", "jwt", "basic", "oauth2"]
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 NANOSECONDS_FROM: Final = 1_000_000
 """A number of at least so much is nanoseconds, as Go writes durations; a smaller one is seconds."""
+LEAST_INTERVAL_S: Final = 1.0
+"""Shortest interval between probes: a tenant's registration is no means to flood a server."""
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -280,7 +282,7 @@ def health_check(value: Any, defaults: HealthCheck) -> HealthCheck:
     path = value.get("path") or ""
     if not isinstance(path, str) or len(path) > 500 or (path and not re.fullmatch(r"/[!-~]*", path)) or "#" in path:
         raise InvalidParameter("health_check.path: a path such as /health, at most 500 characters")
-    interval_s = _seconds(value, "interval", defaults.interval_s, 1.0, 86_400.0)
+    interval_s = _seconds(value, "interval", defaults.interval_s, LEAST_INTERVAL_S, 86_400.0)
     check = HealthCheck(
         enabled,
         interval_s,

@@ -156,7 +156,7 @@ def server_of(row: Mapping[str, Any], defaults: HealthCheck) -> Server:
             capabilities=tuple(row["capabilities"]),
             tags=tuple(row["tags"]),
             metadata=json.loads(row["metadata"]),
-            health_check=health_check(json.loads(row["health_check"]), defaults),
+            health_check=_kept_check(json.loads(row["health_check"]), defaults),
         ),
         source=row["source"],
         auth_type=row["auth_type"],
@@ -171,6 +171,14 @@ def server_of(row: Mapping[str, Any], defaults: HealthCheck) -> Server:
         error_message=row["error_message"],
         maintenance_until=row["maintenance_until"],
     )
+
+
+def _kept_check(value: dict[str, Any], defaults: HealthCheck) -> HealthCheck:
+    """A health check as it was kept; one that a later version does not allow any more is the default."""
+    try:
+        return health_check(value, defaults)
+    except InvalidParameter:
+        return defaults
 
 
 def opened(server: Server, vault: Vault | None) -> Registration:

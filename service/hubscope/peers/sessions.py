@@ -434,7 +434,14 @@ class Sessions:
             self._make_room(key)
             entry.opening = asyncio.create_task(self._open(key, entry), name=f"open {registration.id}")
             entry.opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(entry.opening)
+        opening = entry.opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            asked = asyncio.current_task()
+            if opening.cancelled() and asked is not None and not asked.cancelling():
+                raise Trouble("connection_closed", "its session was closed while it was being opened", False) from None
+            raise
 
     async def status(self, registration: Registration, url: str) -> int:
         """GET a path of a server, such as its health check: the status of the answer.

@@ -228,16 +228,17 @@ async def test_a_command_is_never_taken_over_http(client: httpx2.AsyncClient) ->
     assert "gRPC" in grpc.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["servers", f"servers/{ID}/invoke", "broadcast", f"servers/{ID}/maintenance"])
-async def test_a_body_over_the_limit_is_refused_with_the_limit(client: httpx2.AsyncClient, path: str) -> None:
-    done = await client.post(f"{BASE}/{path}", content=b'{"method": "' + b"x" * 10_000 + b'"}')
-    assert problem(done) == (413, "body_too_large")
-    assert done.json()["limit_body_bytes"] == 10_000
+async def test_a_body_over_the_limit_is_refused_with_the_limit(client: httpx2.AsyncClient) -> None:
+    for path in ("servers", f"servers/{ID}/invoke", "broadcast", f"servers/{ID}/maintenance"):
+        done = await client.post(f"{BASE}/{path}", content=b'{"method": "' + b"x" * 10_000 + b'"}')
+        assert problem(done) == (413, "body_too_large"), path
+        assert done.json()["limit_body_bytes"] == 10_000
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"[" * 9_000, b"\xff"])
-async def test_a_body_that_is_no_json_object_is_refused(client: httpx2.AsyncClient, body: bytes) -> None:
-    assert problem(await client.post(f"{BASE}/servers", content=body)) == (400, "invalid_request")
+async def test_a_body_that_is_no_json_object_is_refused(client: httpx2.AsyncClient) -> None:
+    for body in (b"", b"{", b"[]", b"null", b'"x"', b"[" * 9_000, b"\xff"):
+        done = await client.post(f"{BASE}/servers", content=body)
+        assert problem(done) == (400, "invalid_request"), body[:10]
 
 
 async def test_maintenance_windows_are_planned_listed_cancelled_and_audited(
@@ -263,22 +264,22 @@ async def test_maintenance_windows_are_planned_listed_cancelled_and_audited(
     assert json.loads(rows[1]["payload"]).items() >= {"server": ID, "reason": "upgrade", "by": "api"}.items()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"until": "soon"},
-        {"until": "2030-01-01T00:00:00"},
-        {"until": "2020-01-01T00:00:00Z"},
-        {"from": "2030-01-02T00:00:00Z", "until": "2030-01-01T00:00:00Z"},
-        {"from": "2030-01-01T00:00:00Z", "until": "2040-01-01T00:00:00Z"},
-        {"until": "2030-01-01T00:00:00Z", "reason": 5},
-        {"until": "2030-01-01T00:00:00Z", "why": "x"},
-    ],
+NO_WINDOWS: tuple[dict[str, Any], ...] = (
+    {},
+    {"until": "soon"},
+    {"until": "2030-01-01T00:00:00"},
+    {"until": "2020-01-01T00:00:00Z"},
+    {"from": "2030-01-02T00:00:00Z", "until": "2030-01-01T00:00:00Z"},
+    {"from": "2030-01-01T00:00:00Z", "until": "2040-01-01T00:00:00Z"},
+    {"until": "2030-01-01T00:00:00Z", "reason": 5},
+    {"until": "2030-01-01T00:00:00Z", "why": "x"},
 )
-async def test_a_window_that_makes_no_sense_is_refused(client: httpx2.AsyncClient, body: dict[str, Any]) -> None:
-    done = await client.post(f"{BASE}/servers/{ID}/maintenance", json=body)
-    assert problem(done) == (400, "invalid_parameter")
+
+
+async def test_a_window_that_makes_no_sense_is_refused(client: httpx2.AsyncClient) -> None:
+    for body in NO_WINDOWS:
+        done = await client.post(f"{BASE}/servers/{ID}/maintenance", json=body)
+        assert problem(done) == (400, "invalid_parameter"), body
 
 
 READS = ("servers", f"servers/{ID}", "health", "metrics", "categories/x/servers", "maintenance")

@@ -17,7 +17,7 @@ from hubscope.store import Connection
 from tests.integration.peers.house import LOCAL, House, federation, until
 from tests.upstream import command, http_app, listening
 
-QUICK = {"interval": "1s", "timeout": "0.5s", "slow": "0.2s"}
+QUICK = {"interval": "400ms", "timeout": "400ms", "slow": "100ms"}
 
 
 def of_file(path: Path, mode: Path | None = None, **more: Any) -> Path:
@@ -77,7 +77,7 @@ async def test_a_stdio_server_that_hangs_is_down_after_two_probes_since_the_firs
     database: str, tmp_path: Path
 ) -> None:
     mode = tmp_path / "mode"
-    file = of_file(tmp_path, mode, health_check=QUICK | {"timeout": "1s"})
+    file = of_file(tmp_path, mode)
     async with federation(database, servers_file=file) as house:
         await is_(house, "up")
         pid = child(house).pid
@@ -97,12 +97,12 @@ async def test_a_stdio_server_that_hangs_is_down_after_two_probes_since_the_firs
 
 async def test_a_hanging_server_with_calls_under_way_is_not_ended(database: str, tmp_path: Path) -> None:
     mode = tmp_path / "mode"
-    file = of_file(tmp_path, mode, health_check=QUICK | {"timeout": "1s"})
+    file = of_file(tmp_path, mode)
     async with federation(database, servers_file=file) as house:
         await is_(house, "up")
         pid = child(house).pid
         await house.peers.call(LOCAL, "s", "echo", {"text": "x"}, timeout_s=30)
-        call = asyncio.create_task(house.peers.call(LOCAL, "s", "wait", {"seconds": 4}, timeout_s=30))
+        call = asyncio.create_task(house.peers.call(LOCAL, "s", "wait", {"seconds": 3}, timeout_s=30))
         mode.write_text("hang")
         await is_(house, "down")
         assert child(house).pid == pid
@@ -117,11 +117,11 @@ async def test_a_server_that_slows_down_is_degraded_after_two_probes_and_up_afte
         await register(house, server.url)
         await is_(house, "up")
         before = len(house.probes("s"))
-        mode.write_text("slow 0.3")
+        mode.write_text("slow 0.2")
         await is_(house, "degraded")
         slow = [one for one in house.probes("s")[before:] if one.outcome == "slow"]
         assert [one.state for one in slow] == ["up", "degraded"]
-        assert all(one.latency_ms is not None and one.latency_ms >= 300 for one in slow)
+        assert all(one.latency_ms is not None and one.latency_ms >= 200 for one in slow)
         mode.write_text("")
         await is_(house, "up")
 
@@ -141,7 +141,7 @@ async def test_a_server_that_closes_its_port_is_down_after_two_probes_and_up_whe
             await is_(house, "up")
             last = house.probes("s")[-1]
             assert last.tools == 6
-            assert last.valid_until == last.time + timedelta(seconds=2.5)
+            assert last.valid_until == last.time + timedelta(seconds=1)
 
 
 async def test_a_health_path_is_asked_instead(database: str) -> None:
@@ -183,7 +183,7 @@ async def test_one_replica_probes_and_another_takes_over(database: str) -> None:
     async with listening(http_app()) as server, federation(database) as second, federation(database) as first:
         await register(first, server.url)
         await until(lambda: bool(first.peers.prober.watched or second.peers.prober.watched), "somebody watches")
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.0)
         one, other = (first, second) if first.peers.prober.watched else (second, first)
         assert (one.peers.prober.watched, other.peers.prober.watched) == ([("default", "s")], [])
         assert one.probes("s")
@@ -239,7 +239,7 @@ async def test_in_a_maintenance_window_nobody_looks_and_after_it_nothing_is_know
             await is_(house, "maintenance")
             await until(lambda: house.states("s")[-1] == ("maintenance", "maintenance"), "it is told")
         probes = len(house.probes("s"))
-        await asyncio.sleep(1.2)  # it is gone now, and nobody says so
+        await asyncio.sleep(0.6)  # it is gone now, and nobody says so
         assert len(house.probes("s")) == probes
         assert house.probes("s")[-1].valid_until == now + timedelta(hours=1)
         async with listening(http_app(), server.port):

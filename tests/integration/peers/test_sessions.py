@@ -270,3 +270,13 @@ async def test_a_call_that_is_cancelled_is_cancelled_upstream(protocol: str, tmp
             await asyncio.sleep(0.01)
         assert Path(f"{mode}.cancelled").read_text() == "cancelled\n"
         assert await say(sessions, registration) == "hi"
+
+
+async def test_who_waits_for_a_session_that_is_closed_meanwhile_is_told_and_not_cancelled() -> None:
+    async with opened() as sessions:
+        silent = Registration("s", "s", "", "stdio", command=Command("/bin/sleep", ("60",)), trusted=True)
+        waiting = asyncio.create_task(sessions.get(KEY, silent))
+        await asyncio.sleep(0.1)
+        sessions.drop(KEY)
+        with pytest.raises(Trouble, match="closed while it was being opened"):
+            await waiting
