@@ -15,7 +15,8 @@ from typing import Any
 import structlog
 
 import hubscope
-from hubscope.access import Keyring, Principal
+from hubscope.access import Keyring, Principal, vault_of
+from hubscope.chains import Chains, Change
 from hubscope.errors import DatabaseAway, NoPepper, Unavailable, UnsafeDatabase
 from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
@@ -23,7 +24,7 @@ from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, inte
 from hubscope.instruments import Instruments
 from hubscope.journal import Journal
 from hubscope.marts import install_live_marts
-from hubscope.peers import Federation
+from hubscope.peers import Federation, Peers
 from hubscope.settings import Settings
 from hubscope.store import (
     AWAY_OR_TOLD,
@@ -112,6 +113,7 @@ class App:
         keyring: who holds an API key.
         journal: the audit log.
         peers: the MCP servers of the hub.
+        chains: runs chains of their tools.
         stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
@@ -126,6 +128,7 @@ class App:
     journal: Journal
     peers: Federation
     instruments: Instruments
+    chains: Chains
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
     engine_reason: str | None = None
@@ -258,14 +261,25 @@ class App:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
-    """The service for as long as the block runs. The database may be away at start and come later."""
+async def opened(
+    settings: Settings,
+    dsn: str,
+    *,
+    called: Peers | None = None,
+    tell_chain: Callable[[Change], None] | None = None,
+) -> AsyncIterator[App]:
+    """The service for as long as the block runs. The database may be away at start and come later.
+
+    Args:
+        called: whose tools chains call, instead of those of the hub's servers.
+        tell_chain: called after each committed change of a chain.
+    """
     roles = roles_of(settings, dsn)
     instruments = Instruments()
     readers = await open_pool(
         dsn,
         role=roles.reader,
-        # One for the hourly partition check, one for the keys, one for the audit log, two for the registry of servers.
+        # One for the hourly partition check, one for the keys, one for the audit log, two for servers and chains.
         size=settings.pool_max - settings.writers - 3 - PEERS_CONNECTIONS,
         name="reader",
         settings=settings,
@@ -306,10 +320,22 @@ async def opened(settings: Settings, dsn: str) -> AsyncIterator[App]:
     await ingest.start()
     await peers.start()
     partitions = asyncio.create_task(_keep_partitions(settings, open_writer), name="partitions")
-    app = App(settings, dsn, roles, readers, ingest, keyring, journal, peers, instruments)
+    chains = Chains(
+        peers_pool,
+        peers if called is None else called,
+        settings,
+        vault=lambda: vault_of(settings, make=True),
+        tell=tell_chain,
+        ended=lambda status: instruments.chains.labels(status).inc(),
+        stopping=lambda: app.stop_by is not None,
+    )
+    instruments.chains_running.set_function(lambda: chains.running)
+    await chains.start()
+    app = App(settings, dsn, roles, readers, ingest, keyring, journal, peers, instruments, chains)
     try:
         yield app
     finally:
+        await chains.close()
         partitions.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await partitions

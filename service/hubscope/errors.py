@@ -341,3 +341,35 @@ class UpstreamTimeout(UpstreamFailed):
 
     status = 504
     code = "upstream_timeout"
+
+
+class InvalidChain(InvalidRequest):
+    """The chain cannot be run as it is written."""
+
+    code = "invalid_chain"
+
+
+class UnknownChain(HubscopeError):
+    """There is no such chain."""
+
+    status = 404
+    code = "unknown_chain"
+
+
+class ChainNotResumable(HubscopeError):
+    """The chain cannot go on from where it is."""
+
+    status = 409
+    code = "chain_not_resumable"
+
+
+class ChainLost(Unavailable):
+    """The chain was stopped here, because its lease could not be renewed in time; it can be resumed."""
+
+    code = "chain_lost"
+
+
+class TooManyChains(TooManyRequests):
+    """As many chains are running here as may run at once."""
+
+    code = "too_many_chains"

@@ -58,6 +58,16 @@ class Instruments:
             ("code",),
             registry=registry,
         )
+        self.chains = Counter(
+            "hubscope_chains_total",
+            "Runs of tool chains that ended in this process, by status (completed, failed, cancelled, timed_out,"
+            " interrupted; lost: stopped because the lease could not be renewed).",
+            ("status",),
+            registry=registry,
+        )
+        self.chains_running = Gauge(
+            "hubscope_chains_running", "Tool chains that run in this process.", registry=registry
+        )
         self.connections_cut = Counter(
             "hubscope_http_connections_cut_total",
             "Connections that were ended by us: late (head, body, idle, unread), malformed, or too many (connections).",

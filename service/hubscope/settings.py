@@ -1055,6 +1055,126 @@ class Settings(_Sourced):
         test="tests/integration/test_readiness.py::test_a_database_that_may_lose_commits_is_not_ready",
     )
 
+    # Chains of tool calls
+    chain_max_steps: int = _setting(
+        "HUBSCOPE_CHAIN_MAX_STEPS",
+        100,
+        "Most steps of a chain.",
+        unit="steps",
+        test="tests/unit/chains/test_plan.py::test_a_definition_over_a_limit_is_refused_with_the_setting",
+        ge=1,
+        le=1_000,
+    )
+    chain_max_bytes: int = _setting(
+        "HUBSCOPE_CHAIN_MAX_BYTES",
+        1_048_576,
+        "Longest definition of a chain as JSON, arguments included.",
+        unit="bytes",
+        test="tests/unit/chains/test_plan.py::test_a_definition_over_a_limit_is_refused_with_the_setting",
+        ge=1_024,
+    )
+    chain_max_parallel: int = _setting(
+        "HUBSCOPE_CHAIN_MAX_PARALLEL",
+        8,
+        "Most steps of one chain that run at once, and so many when a chain does not say.",
+        unit="steps",
+        test="tests/unit/chains/test_plan.py::test_the_limits_are_those_of_the_settings",
+        ge=1,
+        le=100,
+    )
+    chain_max_running: Positive = _setting(
+        "HUBSCOPE_CHAIN_MAX_RUNNING",
+        20,
+        "Chains that run in one process at once; the next one is told to come again.",
+        unit="chains",
+        test="tests/integration/chains/test_service.py::test_past_the_limit_no_chain_is_started",
+    )
+    chain_max_running_tenant: Positive = _setting(
+        "HUBSCOPE_CHAIN_MAX_RUNNING_TENANT",
+        10,
+        "Those of them that may be one tenant's.",
+        unit="chains",
+        test="tests/integration/chains/test_service.py::test_one_tenant_cannot_take_every_place",
+    )
+    chain_step_timeout_ms: Positive = _setting(
+        "HUBSCOPE_CHAIN_STEP_TIMEOUT_MS",
+        60_000,
+        "Longest attempt of a step that does not say.",
+        unit="ms",
+        test="tests/unit/chains/test_plan.py::test_the_limits_are_those_of_the_settings",
+    )
+    chain_timeout_ms: Positive = _setting(
+        "HUBSCOPE_CHAIN_TIMEOUT_MS",
+        600_000,
+        "Longest run of a chain, and the most that a chain or a step may ask for.",
+        unit="ms",
+        test="tests/unit/chains/test_plan.py::test_the_limits_are_those_of_the_settings",
+    )
+    chain_expression_chars: Positive = _setting(
+        "HUBSCOPE_CHAIN_EXPRESSION_CHARS",
+        1_000,
+        "Longest condition or mapping.",
+        unit="characters",
+        test="tests/unit/chains/test_plan.py::test_a_definition_over_a_limit_is_refused_with_the_setting",
+        le=10_000,
+    )
+    chain_expression_timeout_ms: Positive = _setting(
+        "HUBSCOPE_CHAIN_EXPRESSION_TIMEOUT_MS",
+        1_000,
+        "Longest evaluation of a condition or mapping; then its process is killed.",
+        unit="ms",
+        test="tests/integration/chains/test_expressions.py::test_an_expression_that_takes_too_long_is_killed",
+        le=60_000,
+    )
+    chain_result_bytes: int = _setting(
+        "HUBSCOPE_CHAIN_RESULT_BYTES",
+        1_048_576,
+        "Largest result of a step, as JSON, that later steps can read, and a 16th of all results of a chain together;"
+        " a larger one is truncated.",
+        unit="bytes",
+        test="tests/integration/chains/test_service.py::test_a_result_that_is_too_large_to_read_fails_the_step_that_reads_it",
+        ge=1_024,
+    )
+    chain_answer_bytes: int = _setting(
+        "HUBSCOPE_CHAIN_ANSWER_BYTES",
+        16_384,
+        "How much of each step's result stands in the answer.",
+        unit="bytes",
+        test="tests/unit/chains/test_report.py::test_a_long_result_is_cut_in_the_answer_and_says_so",
+        ge=64,
+    )
+    chain_resume_bytes: int = _setting(
+        "HUBSCOPE_CHAIN_RESUME_BYTES",
+        4_194_304,
+        "What is kept, sealed, of one chain's definition and results so that it can be resumed.",
+        unit="bytes",
+        test="tests/integration/chains/test_resume.py::test_a_chain_whose_results_were_truncated_is_not_resumable_and_says_so",
+        ge=1_024,
+    )
+    chain_resume_days: Positive = _setting(
+        "HUBSCOPE_CHAIN_RESUME_DAYS",
+        7,
+        "How long what a stopped chain needs to be resumed is kept.",
+        unit="days",
+        test="tests/integration/chains/test_service.py::test_old_chains_go_and_what_they_need_to_go_on_before_them",
+    )
+    chain_lease_ms: int = _setting(
+        "HUBSCOPE_CHAIN_LEASE_MS",
+        15_000,
+        "A chain counts as interrupted when its process was not heard of for so long; it speaks three times as often.",
+        unit="ms",
+        test="tests/integration/chains/test_resume.py::test_only_an_expired_lease_is_marked_interrupted",
+        ge=500,
+    )
+    retention_chain_days: Positive = _setting(
+        "HUBSCOPE_RETENTION_CHAIN_DAYS",
+        90,
+        "How long chains and their steps are kept after they ended.",
+        unit="days",
+        test="tests/integration/chains/test_service.py::test_old_chains_go_and_what_they_need_to_go_on_before_them",
+        le=36_500,
+    )
+
     def model_post_init(self, _context: Any) -> None:
         """Refuse values that cannot work together, and those whose form a type cannot state."""
         if self.host != "localhost" and not _is_address(self.host):
@@ -1070,7 +1190,7 @@ class Settings(_Sourced):
         if self.pool_max < self.writers + 6:
             raise InvalidSetting(
                 f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check,"
-                f" the list of API keys, the audit log, the registry of servers (two) and a reader need at least"
+                f" the list of API keys, the audit log, two for servers and chains, and a reader need at least"
                 f" {self.writers + 6}"
                 " connections"
             )

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from hubscope.chains.keep import forget_chains
 from hubscope.errors import JobFailed
 from hubscope.schedule import Job, run_once, tick_of
 from hubscope.settings import Settings
@@ -91,6 +92,7 @@ class Worker:
             ),
             Job("retention", NIGHTLY, self.retention),
             Job("prune_ops", NIGHTLY, self.prune_ops),
+            Job("prune_chains", NIGHTLY, self.prune_chains),
         )
 
     async def connect(self) -> Connection:
@@ -221,6 +223,10 @@ class Worker:
             await connection.close()
         deleted = {"job_runs": runs, "quality_results": results, "touched_hours": touched}
         return {name: int(tag.split()[-1]) for name, tag in deleted.items()}
+
+    async def prune_chains(self) -> dict[str, Any]:
+        """Delete chains past their retention, and what older ones need to be resumed."""
+        return await self._as_owner(partial(forget_chains, settings=self.settings, now=datetime.now(UTC)))
 
     async def _heavy(self, job: str) -> Any:
         """Run a job in the child process, which is started when first needed and again after it died."""

@@ -18,6 +18,7 @@ HERE = Path(hubscope.__file__).parent
 # Which role runs the statements of a room.
 ROLE_OF = {
     "access": ROLES.owner,
+    "chains": ROLES.writer,
     "insight": ROLES.reader,
     "gauges": ROLES.reader,
     "ingest": ROLES.writer,

@@ -25,6 +25,7 @@ DSN = "postgresql://localhost/nowhere"
         ({}, "check_quality", timedelta(hours=1)),
         ({"quality_interval_minutes": 30}, "check_quality", timedelta(minutes=30)),
         ({}, "prune_ops", timedelta(days=1)),
+        ({}, "prune_chains", timedelta(days=1)),
     ],
 )
 def test_the_timetable_follows_the_settings(changes: dict[str, int], job: str, every: timedelta) -> None:

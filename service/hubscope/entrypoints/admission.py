@@ -40,6 +40,7 @@ RIGHTS: Final[tuple[tuple[str, Right], ...]] = (
     ("/v1/", Right.INGEST),
     (METRICS, Right.ADMIN),
     ("/sql/", Right.SQL),
+    ("/api/v1/chains", Right.CHAINS),
     ("/", Right.READ),
 )
 """The first prefix that fits says which scope a path asks for."""

@@ -160,7 +160,19 @@ def mcp() -> None:
 @cli.command(epilog="Example: hubscope run dbt")
 def run(
     job: Annotated[
-        Literal["fold", "refresh", "settle", "columnstore", "recount", "pack", "dbt", "quality", "retention", "prune"],
+        Literal[
+            "fold",
+            "refresh",
+            "settle",
+            "columnstore",
+            "recount",
+            "pack",
+            "dbt",
+            "quality",
+            "retention",
+            "prune",
+            "prune-chains",
+        ],
         typer.Argument(
             help="Which; fold, recount and pack are of PostgreSQL, refresh, settle and columnstore of TimescaleDB."
         ),
@@ -176,6 +188,7 @@ def run(
     name = {
         "dbt": "build_marts",
         "prune": "prune_ops",
+        "prune-chains": "prune_chains",
         "quality": "check_quality",
         "refresh": "refresh_rollups",
         "settle": "settle_late",

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 import hubscope
 from hubscope.access import Principal
 from hubscope.app import App
-from hubscope.entrypoints import federation, mcp, sql_service
+from hubscope.entrypoints import chains, federation, mcp, sql_service
 from hubscope.entrypoints.admission import PRINCIPAL, Door, identify
 from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
@@ -60,7 +60,8 @@ async def _house(
     mcp_app = meta_tools.streamable_http_app(
         streamable_http_path=MCP_PATH,
         stateless_http=True,
-        json_response=True,
+        # One JSON body where the answer comes at once; a stream where progress is told before it. Closing it cancels.
+        json_response=False,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
@@ -193,6 +194,7 @@ def _rest(app: App, sql: sql_service.SqlService | None) -> FastAPI:
         return as_json(await app.status(identify(request.scope)))
 
     api.include_router(federation.routes(app.peers, app.settings))
+    api.include_router(chains.routes(app.chains))
 
     api.openapi = _with_events(api.openapi)  # type: ignore[method-assign]
     return api

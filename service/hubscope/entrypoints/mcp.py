@@ -14,6 +14,7 @@ from pydantic import Field
 import hubscope
 from hubscope.access import Principal
 from hubscope.app import App
+from hubscope.entrypoints.chain_tools import add_chain_tool
 from hubscope.errors import HubscopeError
 from hubscope.insight import AnalyticsReport, IntegrationStatus, as_json, as_markdown, status_as_markdown
 from hubscope.insight.analytics import TOP_DEFAULT, TOP_MAX
@@ -108,4 +109,5 @@ def build(app: App, who: Callable[[Context[Any, Any]], Principal]) -> MCPServer[
         text = json.dumps(structured, ensure_ascii=False) if format == "json" else status_as_markdown(status)
         return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
 
+    add_chain_tool(server, app.chains, who)
     return server

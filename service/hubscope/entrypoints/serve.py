@@ -24,6 +24,7 @@ from hubscope.entrypoints.http import asgi
 from hubscope.entrypoints.protocol import hardened, sweep
 from hubscope.entrypoints.worker_process import WorkerProcess, worker_process
 from hubscope.errors import DatabaseAway, HubscopeError, NoKeys, PortBusy, Unavailable
+from hubscope.peers import Peers
 from hubscope.settings import Settings
 
 log = structlog.get_logger("hubscope.serve")
@@ -173,14 +174,19 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings, dsn: str, listener: socket.socket) -> AsyncIterator[tuple[str, App]]:
+async def serving(
+    settings: Settings, dsn: str, listener: socket.socket, *, called: Peers | None = None
+) -> AsyncIterator[tuple[str, App]]:
     """The HTTP service on a listening socket: its URL and its app. What was taken is committed before it ends.
+
+    Args:
+        called: see `app.opened`.
 
     Raises:
         NoKeys: others could reach it, and there is no API key to tell them apart by.
     """
     async with contextlib.AsyncExitStack() as stack:
-        app = await stack.enter_async_context(opened(settings, dsn))
+        app = await stack.enter_async_context(opened(settings, dsn, called=called))
         await _refuse_strangers(app)
         application = await stack.enter_async_context(asgi(app))
         server = _Server(

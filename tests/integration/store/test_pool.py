@@ -79,7 +79,8 @@ async def test_the_pools_together_never_exceed_pool_max(settings: Settings, data
         count: int = await admin.fetchval(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database()"
-            " AND application_name IN ('hubscope reader', 'hubscope writer', 'hubscope keys', 'hubscope audit', 'hubscope peers')"
+            " AND application_name IN ('hubscope reader', 'hubscope writer', 'hubscope keys', 'hubscope audit',"
+            " 'hubscope peers')"
         )
         most = max(most, count)
         return count

@@ -12,6 +12,8 @@ GRANT SELECT, INSERT ON raw.tool_calls, raw.server_events, raw.hub_events TO :wr
 GRANT EXECUTE ON FUNCTION ops.ensure_partitions(date, date) TO :writer, :worker;
 -- Ingest admits names and decides about vantages; neither is ever taken back.
 GRANT SELECT, INSERT ON hub.known_names, hub.counting_vantages TO :writer;
+-- The serving process runs chains and writes down how they are; what happened is deleted by nobody but retention.
+GRANT SELECT, INSERT, UPDATE ON hub.enhanced_tool_chain_executions, hub.enhanced_chain_execution_steps TO :writer;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA raw, rollup, hub, ops TO :worker;
 ALTER DEFAULT PRIVILEGES FOR ROLE :owner IN SCHEMA raw GRANT SELECT ON TABLES TO :worker;
