@@ -245,8 +245,11 @@ async def test_in_a_maintenance_window_nobody_looks_and_after_it_nothing_is_know
         async with listening(http_app(), server.port):
             await house.peers.cancel_window(LOCAL, "s", window)
             await is_(house, "up")
-        told = [state for state in house.states("s") if "maintenance" in state[0] or state[1] != "up"]
-        assert told == [("maintenance", "maintenance"), ("maintenance_over", "unknown")]
+        told = house.states("s")
+        begun = told.index(("maintenance", "maintenance"))
+        assert ("maintenance_over", "unknown") == told[begun + 1]
+        # A probe that a busy machine makes late does not make it down.
+        assert {state for _, state in told[begun + 2 :]} <= {"unknown", "up"}
 
 
 async def test_probing_can_be_switched_off(database: str) -> None:

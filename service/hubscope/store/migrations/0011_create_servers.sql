@@ -65,4 +65,4 @@ CREATE TABLE hub.maintenance_windows (
     CHECK (starts_at < ends_at)
 );
 CREATE INDEX maintenance_windows_by_server ON hub.maintenance_windows (tenant_id, server_id, ends_at);
-CREATE INDEX maintenance_windows_by_end ON hub.maintenance_windows (ends_at) WHERE cancelled_at IS NULL;
+CREATE INDEX maintenance_windows_by_end ON hub.maintenance_windows (tenant_id, ends_at) WHERE cancelled_at IS NULL;
