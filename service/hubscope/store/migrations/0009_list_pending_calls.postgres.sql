@@ -5,6 +5,8 @@
 DO $$
 BEGIN
     IF to_regprocedure('rollup.fold(integer)') IS NOT NULL THEN
+        -- Fold's own lock first: a fold that held it and waited for the table would keep ours from moving anything.
+        PERFORM pg_advisory_xact_lock(hashtextextended('hubscope.rollup.fold', 0));
         LOCK TABLE rollup.pending IN ACCESS EXCLUSIVE MODE;
         WHILE EXISTS (SELECT FROM rollup.pending) LOOP
             PERFORM rollup.fold(2000);
