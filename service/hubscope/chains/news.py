@@ -46,6 +46,6 @@ class News:
             counts, words = self._latest
             try:
                 await progress(counts.settled, counts.total, words)
-            except Exception:
+            except Exception:  # a client that is gone or slow hears no more; its chain goes on
                 log.debug("progress could not be told", exc_info=True)
                 return

@@ -252,7 +252,7 @@ class Run:
             raise
         except ChainLost:
             raise
-        except Exception:
+        except Exception:  # a step that fails for whatever reason is a failed step, with its record written
             log.exception("a chain step failed for a reason of hubscope's own", step=step.id)
             state.status, state.error_type, state.error_message = "failed", "internal", "see the service's log"
         state.completed_at = datetime.now(UTC)

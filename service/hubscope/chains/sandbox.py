@@ -40,7 +40,7 @@ def main() -> None:
             answer = json.dumps({"error": "it needs more memory than an expression may have"})
         except RecursionError:
             answer = json.dumps({"error": "it is nested too deeply"})
-        except Exception as error:
+        except Exception as error:  # the libraries raise what they like; each is an answer about the expression
             answer = json.dumps({"error": " ".join(str(error).split())[:500] or type(error).__name__})
         signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(answer.encode() + b"\n")
