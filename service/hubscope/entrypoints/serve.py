@@ -199,7 +199,6 @@ async def serving(
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # whom a proxy asks for is never a reason to trust (admission.py)
-                timeout_keep_alive=settings.keep_alive_timeout_ms // 1000 + 60,  # ours comes first
             )
         )
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
