@@ -77,6 +77,7 @@ class Door:
     def __init__(self, keyring: Keyring, settings: Settings) -> None:
         self._keyring = keyring
         self._settings = settings
+        self._names = settings.names
         token = settings.secret("scrape_token")
         if token is not None and len(token) < SCRAPE_TOKEN_SHORTEST:
             raise InvalidSetting(f"HUBSCOPE_SCRAPE_TOKEN is too short: at least {SCRAPE_TOKEN_SHORTEST} characters")
@@ -104,7 +105,7 @@ class Door:
             if is_local(scope) and self._known(host, scope):
                 scope[PRINCIPAL] = LOCAL
             return None
-        _refuse_other_names(host, origin, scope, self._settings.names)
+        _refuse_other_names(host, origin, scope, self._names)
         if shown is None:
             principal = await self._of_this_machine(scope)
         else:
@@ -140,7 +141,7 @@ class Door:
         return await self._keyring.verify(credentials.decode(), stale_ok=path == METRICS)
 
     def _known(self, host: bytes | None, scope: Scope) -> bool:
-        return _known(host, scope, self._settings.names)
+        return _known(host, scope, self._names)
 
 
 def refuse_other_names(scope: Scope, names: frozenset[str] = frozenset()) -> None:

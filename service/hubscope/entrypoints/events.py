@@ -62,6 +62,7 @@ class EventsEndpoint:
         self._instruments = instruments
         self._identify = identify
         self._buffered = 0
+        self._taken = instruments.posts.labels("200")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -86,17 +87,12 @@ class EventsEndpoint:
         except Exception:  # the last line: whatever it was, the client is told, and nothing of ours is shown
             log.exception("post failed")
             status, answer, encoded = problem(HubscopeError())
-        self._instruments.posts.labels(str(status)).inc()
+        (self._taken if status == 200 else self._instruments.posts.labels(str(status))).inc()
         await send({"type": "http.response.start", "status": status, "headers": answer})
         await send({"type": "http.response.body", "body": encoded})
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body, unzipped, within HUBSCOPE_MAX_BODY_BYTES as sent and HUBSCOPE_MAX_DECODED_BYTES after."""
-        limits = {
-            "limit_body_bytes": self._settings.max_body_bytes,
-            "limit_decoded_bytes": self._settings.max_decoded_bytes,
-            "limit_events": self._settings.max_batch_events,
-        }
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip"):
             raise UnsupportedMediaType(
@@ -106,7 +102,7 @@ class EventsEndpoint:
         size = int(told) if told.isdigit() else 0
         body = await self._received(receive) if size <= self._settings.max_body_bytes else None
         if body is None:
-            raise BodyTooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **limits)
+            raise BodyTooLarge(f"the body is larger than {self._settings.max_body_bytes} bytes", **self._limits())
         if encoding == b"identity":
             return body
         unzip = zlib.decompressobj(wbits=31)
@@ -116,13 +112,21 @@ class EventsEndpoint:
             raise InvalidRequest(f"the body is not valid gzip: {error}") from None
         if len(decoded) > self._settings.max_decoded_bytes:
             raise DecodedTooLarge(
-                f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **limits
+                f"the unzipped body is larger than {self._settings.max_decoded_bytes} bytes", **self._limits()
             )
         if not unzip.eof:
             raise InvalidRequest("the gzip body is cut off")
         if unzip.unused_data:  # what is in there would be lost with a receipt that does not say so
             raise InvalidRequest("the gzip body goes on after its end; send one gzip member")
         return decoded
+
+    def _limits(self) -> dict[str, int]:
+        """What a client that sent too much may send."""
+        return {
+            "limit_body_bytes": self._settings.max_body_bytes,
+            "limit_decoded_bytes": self._settings.max_decoded_bytes,
+            "limit_events": self._settings.max_batch_events,
+        }
 
     async def _received(self, receive: Receive) -> bytes | None:
         """The body as sent; None if it is too large.

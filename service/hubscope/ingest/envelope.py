@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, Literal, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -111,17 +112,9 @@ def read(
         InvalidRequest: the body as a whole cannot be read; nothing of it is taken.
         TooManyEvents: more than `max_events` events; nothing of it is taken.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
+    in_lines = _in_lines(content_type)
     body = body.removeprefix(BOM)
-    found: Sequence[Event | bytes]
-    if media_type in NDJSON_TYPES:
-        found = _lines(body)
-    elif media_type in JSON_TYPES:
-        found = _document(body, max_events)
-    else:
-        raise UnsupportedMediaType(
-            f"Content-Type {media_type or '(none)'!r} is not accepted; allowed: {', '.join(JSON_TYPES + NDJSON_TYPES)}"
-        )
+    found: Sequence[Event | bytes] = _lines(body) if in_lines else _document(body, max_events)
     if len(found) > max_events:
         raise TooManyEvents(f"more than {max_events} events in one post", limit_events=max_events)
     plain = body.isascii() and (b"\\" not in body or b"\\u" not in body)  # the first search is by far the faster
@@ -143,6 +136,21 @@ def read(
             event = Rejected(index, str(event.event_id) if event.event_id else None, *problem)
         rejected.append(event)
     return Batch(events, places, rejected)
+
+
+@lru_cache(maxsize=64)
+def _in_lines(content_type: str) -> bool:
+    """Whether a post is NDJSON rather than JSON.
+
+    Raises:
+        UnsupportedMediaType: neither.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type not in JSON_TYPES + NDJSON_TYPES:
+        raise UnsupportedMediaType(
+            f"Content-Type {media_type or '(none)'!r} is not accepted; allowed: {', '.join(JSON_TYPES + NDJSON_TYPES)}"
+        )
+    return media_type in NDJSON_TYPES
 
 
 def _all_fine(found: Sequence[Event | bytes], window: Window, max_free_bytes: int, max_free_depth: int) -> bool:
