@@ -1,7 +1,7 @@
 """Fixtures: one PostgreSQL for the whole run, a migrated template, and a clone of it for each test that wants one.
 
 The server is hubscope's own embedded one, shared by all pytest processes: the first starts it, the last stops it. It
-runs with fsync off; tests that are about surviving a crash start a server of their own.
+runs with fsync off, in memory where there is room; tests that are about surviving a crash start a server of their own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from tests.aged import wide as wide
 
 ROLES = Roles.of(ROLE_PREFIX)
 TEMPLATE = "hubscope_template"
+SERVER_BYTES = 4 * 1024**3
+"""More than the server of a run ever takes."""
 T = TypeVar("T")
 
 
@@ -56,10 +58,19 @@ def directory() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def _roomy() -> Path:
+    """Memory where there is plenty of it: each test makes a database of a thousand files, which takes a disk ten to
+    thirty times as long as the test itself may."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SERVER_BYTES:
+        return memory
+    return Path(tempfile.gettempdir())
+
+
 @pytest.fixture(scope="session")
 def server(testrun_uid: str) -> Iterator[EmbeddedDatabase]:
     """The PostgreSQL of this run."""
-    path = Path(tempfile.gettempdir()) / f"hubscope-tests-{testrun_uid[:16]}"
+    path = _roomy() / f"hubscope-tests-{testrun_uid[:16]}"
     database = EmbeddedDatabase(path, fsync=False).attach()
     yield database
     if database.detach():
