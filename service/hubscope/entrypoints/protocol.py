@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import httptools
 import structlog
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from hubscope.entrypoints.problems import problem
@@ -170,8 +171,12 @@ class _Protocol(HttpToolsProtocol):
 
     # Parser
 
+    # Written out rather than handed on to uvicorn's: each is called for every request or field.
+
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._field_bytes = 0
         if self._phase != "head":  # pipelined behind another one
             self._begun_inside = True
@@ -179,15 +184,17 @@ class _Protocol(HttpToolsProtocol):
             self._wait("head", self.limits.header_timeout_ms)
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
+        self.url += url
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase == "body":  # a trailer: it must not pass for a header that a proxy in front has looked at
-            self._count(len(name) + len(value) + PER_FIELD_BYTES)
-            return
         self._count(len(name) + len(value) + PER_FIELD_BYTES)
-        super().on_header(name, value)
+        if self._phase == "body":  # a trailer: it must not pass for a header that a proxy in front has looked at
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._refused:
@@ -207,11 +214,21 @@ class _Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        self.scope["http_version"] = version
-        self.scope["path"] = unquote(path) if "%" in path else path
-        self.scope["raw_path"] = url.path
-        self.scope["query_string"] = url.query or b""
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": {},
+        }
         before = self.cycle
         self.cycle = _Cycle(
             scope=self.scope,
@@ -237,12 +254,14 @@ class _Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if not self.url.startswith((b"/", b"*")):
             return "the request target must be a path"
-        names = [name for name, _ in self.headers]
-        if names.count(b"host") != 1 and (version == "1.1" or b"host" in names):
-            return "the header 'host' must be there once"
+        hosts = 0
         for name, value in self.headers:
-            if name == b"transfer-encoding" and (version != "1.1" or value.strip().lower() != b"chunked"):
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and (version != "1.1" or value.strip().lower() != b"chunked"):
                 return "the only Transfer-Encoding that is taken is chunked, in HTTP/1.1"
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            return "the header 'host' must be there once"
         return None
 
     def send_400_response(self, msg: str) -> None:
@@ -257,13 +276,20 @@ class _Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
+        cycle = self.cycle
+        if self._refused or cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self._refused:
             return
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
         self._rest()
 
     def on_response_complete(self) -> None:

@@ -71,8 +71,7 @@ class Window:
         return cls(now - timedelta(days=max_age_days), now + timedelta(seconds=max_skew_seconds))
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What one post holds, in the order sent.
 
     Attributes:

@@ -38,6 +38,7 @@ LIMITS: Final[dict[str, Any]] = {
     "max_body_bytes": 4_000,
     "max_decoded_bytes": 20_000,
     "max_batch_events": 3,
+    "drain_timeout_ms": 200,  # what is recorded of a refusal waits so long for the database
 }
 
 
