@@ -265,7 +265,7 @@ async def test_a_wrong_key_is_refused_where_none_would_be_needed(reach: Reach) -
 
 async def test_without_the_database_nobody_is_taken_for_anybody(settings: Settings) -> None:
     """Whether keys are needed is not known: a service that has not seen its store lets nobody in, but tells health."""
-    away = Settings.load(database_url=NOBODY, key_pepper=PEPPER)
+    away = Settings.load(database_url=NOBODY, key_pepper=PEPPER, drain_timeout_ms=200)
     async with held(reached(away, NOBODY)) as http:
         for path in ("/v1/events", "/api/v1/analytics", "/mcp"):
             assert refused(await asked(http, path), 503, "database_away")
@@ -349,7 +349,8 @@ async def test_the_scrape_token_opens_metrics_and_nothing_else(reach: Reach, dat
 
 
 async def test_the_scrape_token_works_while_the_database_is_away() -> None:
-    async with held(reached(Settings.load(database_url=NOBODY, scrape_token=SCRAPE), NOBODY, client=REMOTE)) as http:
+    away = Settings.load(database_url=NOBODY, scrape_token=SCRAPE, drain_timeout_ms=200)
+    async with held(reached(away, NOBODY, client=REMOTE)) as http:
         assert "hubscope_database_connected 0.0" in (await asked(http, "/metrics", SCRAPE)).text
 
 

@@ -148,7 +148,7 @@ async def test_a_silent_database_counts_as_away_after_the_timeout(settings: Sett
 
 
 async def test_health_says_503_in_time_while_the_database_is_silent(settings: Settings, silent_port: int) -> None:
-    settings = changed(settings, pool_connection_timeout_ms=300)
+    settings = changed(settings, pool_connection_timeout_ms=300, drain_timeout_ms=200)
     async with (
         opened(settings, f"postgresql://me@127.0.0.1:{silent_port}/hubscope_test") as app,
         held(asgi(app)) as application,
@@ -229,7 +229,7 @@ async def test_a_connection_that_breaks_while_it_is_used_means_away(
 async def test_a_store_that_was_never_migrated_is_away_and_names_the_way_out(
     settings: Settings, empty_database: str
 ) -> None:
-    settings = settings.model_copy(update={"role_prefix": "never_made"})
+    settings = settings.model_copy(update={"role_prefix": "never_made", "drain_timeout_ms": 200})
     async with (
         opened(settings, empty_database) as app,
         held(asgi(app)) as application,
