@@ -1,5 +1,10 @@
 -- Reading latency buckets (migration 0003).
 
+-- The answer to null is null all the same; but of a function that is strict PostgreSQL does not know that an array is, too,
+-- calls it for each row instead of putting its body in its place, and plans that body anew for each row where custom plans
+-- are forced, as for readers (86 us a row; now 0.05).
+ALTER FUNCTION rollup.latency_bucket(double precision) CALLED ON NULL INPUT;
+
 -- What a bucket stands for, in ms: the value with the same relative distance to both ends. Bucket 0 stands for its end
 -- (shown as "<= 0.1 ms"), the top bucket for null (shown as the maximum).
 CREATE OR REPLACE FUNCTION rollup.latency_value(bucket smallint) RETURNS double precision
