@@ -37,7 +37,7 @@ FUNCTIONS = f"""
 SELECT oid::regprocedure::text || ' ' || format_type(prorettype, NULL) AS name
 FROM pg_proc
 WHERE (pronamespace::regnamespace::text IN {SHARED} OR pronamespace = 'rollup'::regnamespace)
-AND proname !~ '^(fold|recount_|check_|pack_)'
+AND proname !~ '^(fold|recount_|check_|pack_|pending_)'
 """
 
 

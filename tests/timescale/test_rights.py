@@ -14,7 +14,7 @@ from tests.integration.store.test_roles import EVERYTHING, allowed, connected
 
 pytestmark = [pytest.mark.timescale, pytest.mark.store]
 
-OF_POSTGRES: Final = re.compile(r"rollup\.(pending|stored_|packed_|fold|check_|pack_)|raw\.tool_calls_p")
+OF_POSTGRES: Final = re.compile(r"rollup\.(pending|stored_|packed_|fold|check_|pack_)|raw\.(tool_calls_p|pending_)")
 SHARED: Final = {statement: kinds for statement, kinds in EVERYTHING.items() if not OF_POSTGRES.search(statement)}
 OWN: Final = {
     "SELECT FROM rollup.late_marks": {"worker"},

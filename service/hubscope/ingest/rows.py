@@ -1,10 +1,10 @@
-"""From an event to the rows it becomes: its columns for COPY, and what of it the rollups are made of."""
+"""From an event to the row it becomes: its columns for COPY, and the hours of the rollups that it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from operator import itemgetter
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,17 +29,9 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """raw.<table> -> the columns that ingest fills, in the order of the rows below."""
 
-PENDING_CALL: Final = (
-    "time", "hub", "server", "tool", "status", "duration_ms", "client", "transport", "request_bytes", "response_bytes",
-)  # fmt: skip
-"""What of a call the rollups are made of."""
-PENDING_CHECK: Final = ("time", "hub", "server", "source", "state", "latency_ms")
-"""What of a check the rollups are made of."""
-_LISTED: Final[dict[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]] = {
-    table: itemgetter(*(COLUMNS[table].index(name) for name in names))
-    for table, names in (("tool_calls", PENDING_CALL), ("server_events", PENDING_CHECK))
-}
-HOUR_S: Final = 3600
+_TIME_OF: Final = {table: COLUMNS[table].index("time") for table in ("tool_calls", "server_events")}
+"""Of which tables rows are in the rollups, and where their time stands."""
+HOUR: Final = timedelta(hours=1)
 
 _TYPE_OF: Final = {AuditEvent: "audit", ChainEvent: "chain", ChainStepEvent: "chain_step", HubEvent: "hub_event"}
 
@@ -123,45 +115,29 @@ def touched_hours(records: Iterable[Record]) -> set[tuple[str, datetime]]:
     }
 
 
-def pending(records: Iterable[Record]) -> list[tuple[Any, ...]]:
-    """What newly stored calls and checks that count add to the rollups: they themselves, column by column, by tenant.
+def pending(records: Iterable[Record]) -> list[tuple[str, list[datetime], list[datetime]]]:
+    """Which hours of the rollups newly stored calls and checks that count change.
 
     Returns:
-        tenant, calls (hours, then PENDING_CALL), checks (hours, then PENDING_CHECK): the values of a row of
-        rollup.pending without its batch_id. Hours and times are sequences, the rest array literals. In the order of
+        tenant, hours (UTC) of calls, hours of checks, each once: the values of a row of rollup.pending. In the order of
         tenants.
     """
-    calls: dict[str, list[tuple[Any, ...]]] = {}
-    checks: dict[str, list[tuple[Any, ...]]] = {}
+    times: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
     for one in records:
-        if one.counted and one.table in _LISTED:
-            listed = calls if one.table == "tool_calls" else checks
-            listed.setdefault(one.columns[0], []).append(_LISTED[one.table](one.columns))
+        if one.counted and (place := _TIME_OF.get(one.table)) is not None:
+            columns = one.columns
+            times[one.table, columns[0]].append(columns[place])
     return [
-        (tenant, *_by_column(calls.get(tenant), PENDING_CALL), *_by_column(checks.get(tenant), PENDING_CHECK))
-        for tenant in sorted(calls.keys() | checks.keys())
+        (tenant, _hours(times.get(("tool_calls", tenant))), _hours(times.get(("server_events", tenant))))
+        for tenant in sorted({tenant for _, tenant in times})
     ]
 
 
-def _by_column(rows: list[tuple[Any, ...]] | None, names: tuple[str, ...]) -> tuple[Sequence[Any] | str, ...]:
-    """The hours of rows that begin with their time, and the rows turned into columns."""
-    if rows is None:
-        return (), (), *["{}"] * (len(names) - 1)
-    times, *columns = zip(*rows, strict=True)
-    hours = {time.timestamp() // HOUR_S for time in times}
-    return [datetime.fromtimestamp(hour * HOUR_S, UTC) for hour in sorted(hours)], times, *map(array_literal, columns)
-
-
-def array_literal(values: Sequence[str | float | None]) -> str:
-    """Texts or numbers as PostgreSQL writes an array: a tenth of the time that the driver takes to encode one.
-
-    JSON is the same but for its brackets, as long as nothing in it is escaped.
-    """
-    written = msgspec.json.encode(values).decode()
-    if "\\" in written:
-        return "{" + ",".join("NULL" if value is None else _quoted(str(value)) for value in values) + "}"
-    return "{" + written[1:-1] + "}"
-
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _hours(times: list[datetime] | None) -> list[datetime]:
+    """The hours (UTC) that times lie in. Nearly always the first and the last time tell."""
+    if times is None:
+        return []
+    first, last = hour_of(min(times).astimezone(UTC)), hour_of(max(times).astimezone(UTC))
+    if last - first <= HOUR:
+        return [first] if first == last else [first, last]
+    return sorted({hour_of(time.astimezone(UTC)) for time in times})

@@ -447,9 +447,7 @@ class _Session:
             await connection.execute(QUERIES["add_late_marks"], tenants, hours, uuid7())
 
     async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        batch_id = uuid7()
-        rows = [(tenant, batch_id, *listed) for tenant, *listed in pending(inserted)]
-        if rows:
+        if rows := pending(inserted):
             await connection.executemany(QUERIES["add_pending"], rows)  # one round trip, however many tenants
 
     async def _make_partitions(self, connection: Connection) -> None:

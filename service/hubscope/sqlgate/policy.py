@@ -55,12 +55,14 @@ class Policy:
         blocked_tables: relations that may never be read, in lower case, as `name` (in any schema) or `schema.name`.
         view_schemas: further schemas that views of an allowed schema may read, although a query may not name them.
         allowed_functions: the operator's own functions that may be called, as `schema.name`.
+        view_functions: further functions that views may call, although a query may not, as `schema.name`.
     """
 
     allowed_schemas: tuple[str, ...] | None = None
     blocked_tables: frozenset[str] = frozenset()
     view_schemas: frozenset[str] = frozenset()
     allowed_functions: frozenset[str] = frozenset()
+    view_functions: frozenset[str] = frozenset()
 
     def blocks(self, schema: str, name: str) -> bool:
         """Whether BLOCKED_TABLES names it, in any case of letters."""
@@ -344,7 +346,7 @@ class _Check:
 
     def _fine_in_a_definition(self, row: Any) -> bool:
         own = f"{row['schema']}.{row['name']}"
-        if own in self.policy.allowed_functions:
+        if own in self.policy.allowed_functions or own in self.policy.view_functions:
             return True
         if row["schema"] == "pg_catalog" and row["oid"] < _FIRST_USER_OID:
             return row["sort"] == "i" or row["name"] in IN_DEFINITIONS

@@ -23,7 +23,11 @@ CHUNKS_IN_FLIGHT: Final = 16
 
 _COLUMNS: Final = """
 SELECT array_agg(quote_ident(attname) ORDER BY attnum)
-FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+FROM pg_attribute
+WHERE
+    attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+    -- The transaction that stored a row is one of the old cluster's. It may be pending there; here nothing is.
+    AND atttypid <> 'xid8'::regtype
 """
 _BEHIND: Final = """
 SELECT materialization_hypertable_schema AS schema, materialization_hypertable_name AS name

@@ -7,9 +7,11 @@ outside a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Literal
 
 import asyncpg
@@ -25,6 +27,8 @@ Relation = Literal["raw", "hourly", "hourly_latency", "daily", "audit"]
 DAY: Final = timedelta(days=1)
 RAW: Final = ("tool_calls", "server_events", "hub_events")
 FOLD_BATCHES: Final = 2000
+FOLD_TRIES: Final = 50
+FOLD_PAUSE_S: Final = 0.1
 LOCK_TIMEOUT: Final = "5s"
 
 ROLLUPS: Final[dict[Relation, tuple[str, ...]]] = {
@@ -75,6 +79,9 @@ SELECT count(*) AS rows, coalesce(sum(pg_column_size(stored.*) + 28), 0)::bigint
 FROM rollup.{table} AS stored WHERE stored.{unit} < $1
 """
 _MARKED_BEFORE: Final = "SELECT count(*) FROM rollup.late_marks WHERE hour < $1"
+_PENDING_BEFORE: Final = """
+SELECT EXISTS (SELECT FROM rollup.pending, unnest(call_hours || check_hours) AS d (hour) WHERE d.hour < $1)
+"""
 _RAISE: Final = """
 INSERT INTO ops.retained (relation, since) VALUES ($1, $2)
 ON CONFLICT (relation) DO UPDATE SET since = greatest(retained.since, excluded.since)
@@ -195,8 +202,7 @@ async def retain(connection: Connection, engine: Engine, wanted: Horizons) -> li
 
 async def _settle(connection: Connection, engine: Engine, wanted: Horizons) -> None:
     if engine == "postgres":
-        while await connection.fetchval("SELECT rollup.fold($1)", FOLD_BATCHES) == FOLD_BATCHES:
-            pass
+        await _fold_before(connection, wanted.raw)
         return
     await refresh_forward(connection)
     await settle_late(connection)
@@ -217,6 +223,21 @@ async def _settle(connection: Connection, engine: Engine, wanted: Horizons) -> N
 
 
 # Plain PostgreSQL: day partitions and rows.
+
+
+async def _fold_before(connection: Connection, day: datetime) -> None:
+    """Fold until nothing that is pending happened before a day: it is read from the partitions that are to go.
+
+    Raises:
+        JobFailed: other folds, or a repair, hold fold's lock for too long.
+    """
+    for _ in range(FOLD_TRIES):
+        while await connection.fetchval("SELECT rollup.fold($1)", FOLD_BATCHES) == FOLD_BATCHES:
+            pass
+        if not await connection.fetchval(_PENDING_BEFORE, day):
+            return
+        await asyncio.sleep(FOLD_PAUSE_S)  # another fold is at work
+    raise JobFailed(f"retention waits: calls before {day} are not folded into the rollups; the next run goes on")
 
 
 async def _plan_postgres(connection: Connection, wanted: Horizons) -> list[Part]:
@@ -248,7 +269,13 @@ def _stored() -> list[tuple[Relation, str, str]]:
 
 
 async def _take_postgres(connection: Connection, parts: list[Part], wanted: Horizons) -> None:
-    await _drop_partitions(connection, "raw", await connection.fetch(_PARTITIONS, wanted.raw.date()))
+    # What was committed since `_settle` looked is read from a detached partition all the same; more comes no longer.
+    await _drop_partitions(
+        connection,
+        "raw",
+        await connection.fetch(_PARTITIONS, wanted.raw.date()),
+        detached=partial(_fold_before, connection, wanted.raw),
+    )
     gone = {part.name for part in parts}
     for relation, name, unit in _stored():
         before = wanted.of(relation)
@@ -262,8 +289,20 @@ async def _take_postgres(connection: Connection, parts: list[Part], wanted: Hori
         await connection.execute(f"VACUUM (ANALYZE) rollup.{name}")
 
 
-async def _drop_partitions(connection: Connection, schema: str, rows: Sequence[asyncpg.Record]) -> None:
+async def _nothing() -> None:
+    """What there is to do between detaching and dropping, unless told otherwise."""
+
+
+async def _drop_partitions(
+    connection: Connection,
+    schema: str,
+    rows: Sequence[asyncpg.Record],
+    detached: Callable[[], Awaitable[None]] = _nothing,
+) -> None:
     """Detach and drop partitions; what an earlier run has left half done is finished.
+
+    Args:
+        detached: called when all are detached, before the first is dropped.
 
     Raises:
         JobFailed: one is in use.
@@ -278,7 +317,9 @@ async def _drop_partitions(connection: Connection, schema: str, rows: Sequence[a
                 # Concurrently: writers and readers of the other partitions never wait for it.
                 how = "FINALIZE" if row["half_detached"] else "CONCURRENTLY"
                 await connection.execute(f'ALTER TABLE {schema}."{row["parent"]}" DETACH PARTITION {child} {how}')
-            await connection.execute(f"DROP TABLE {child}")
+        await detached()
+        for row in rows:
+            await connection.execute(f'DROP TABLE {schema}."{row["name"]}"')
     except (asyncpg.LockNotAvailableError, asyncpg.ObjectInUseError) as error:
         raise JobFailed(
             f"retention waits: a partition of {schema} is in use ({error}); the next run goes on"

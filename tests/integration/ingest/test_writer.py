@@ -13,14 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 
 from hubscope.access import LOCAL
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShuttingDown
 from hubscope.ingest import Ingest, writer
-from hubscope.ingest.rows import array_literal
 from hubscope.instruments import Instruments
 from hubscope.model import Receipt
 from hubscope.settings import Settings
@@ -483,24 +479,6 @@ async def test_events_are_counted_by_type_and_outcome(start_hub: StartHub) -> No
         ("server_event", "accepted"): 1,
         ("any", "rejected"): 2,
     }
-
-
-async def test_an_array_literal_means_its_values(admin: Connection) -> None:
-    @examples(deadline=None)
-    @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.just("null")))
-    def texts(values: list[str]) -> None:
-        asked.append((values, "SELECT $1::text::text[]"))
-
-    @examples(deadline=None)
-    @given(st.lists(st.none() | st.floats(0, 1e9)))
-    def numbers(values: list[float | None]) -> None:
-        asked.append((values, "SELECT $1::text::double precision[]"))
-
-    asked: list[tuple[Any, str]] = []
-    texts()
-    numbers()
-    for values, query in asked:
-        assert await admin.fetchval(query, array_literal(values)) == values
 
 
 async def test_a_writer_that_hangs_keeps_a_small_post_waiting_no_longer_than_a_moment(

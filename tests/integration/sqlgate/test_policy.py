@@ -57,6 +57,18 @@ async def test_a_function_of_ones_own_is_called_once_it_is_listed(sample: str, c
         assert rows[0][0] == "user 3"
 
 
+async def test_a_function_that_views_may_call_is_closed_to_a_query(sample: str, canary: Canary) -> None:
+    await canary.connection.execute(
+        "CREATE FUNCTION count_users() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM users';"
+        "CREATE VIEW user_count AS SELECT count_users() AS users"
+    )
+    async with gate_to(sample) as gate:
+        assert "calls the function public.count_users" in await refused(gate, "SELECT users FROM user_count")
+    async with gate_to(sample, Policy(view_functions=frozenset({"public.count_users"}))) as gate:
+        assert len((await gate.query("SELECT users FROM user_count")).rows) == 1
+        assert "count_users is not allowed" in await refused(gate, "SELECT count_users()")
+
+
 async def test_a_listed_function_opens_no_built_in_one_of_its_name(sample: str, canary: Canary) -> None:
     await canary.connection.execute(
         "CREATE FUNCTION public.pg_sleep(text) RETURNS int LANGUAGE sql AS 'SELECT 1';"

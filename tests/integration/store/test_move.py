@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+from hubscope.access import LOCAL
 from hubscope.app import App
 from hubscope.errors import InvalidRequest
 from hubscope.journal.writer import APPEND
@@ -16,6 +18,7 @@ from hubscope.store import Connection, connect
 from hubscope.store.move import move
 from hubscope.worker import Worker
 from tests.conftest import ROLE_PREFIX, ROLES
+from tests.events import tool_call
 from tests.integration.journal.test_audit_log import record
 from tests.integration.store.test_rollups import RECOUNTS
 
@@ -23,10 +26,16 @@ pytestmark = [pytest.mark.store, pytest.mark.integration]
 
 
 async def everything(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of raw and of the rollups."""
+    """Every row of raw, without the transaction that stored it, and of the rollups."""
     relations = ["raw.tool_calls", "raw.server_events", *(f"rollup.{name}" for name in RECOUNTS)]
     return {
-        relation: sorted([tuple(row) for row in await connection.fetch(f"SELECT * FROM {relation}")], key=repr)
+        relation: sorted(
+            [
+                tuple(value for name, value in row.items() if name != "xact")
+                for row in await connection.fetch(f"SELECT * FROM {relation}")
+            ],
+            key=repr,
+        )
         for relation in [*relations, "rollup.archived_tool_calls", "ops.retained", "hub.security_audit_log"]
     }
 
@@ -41,6 +50,8 @@ async def test_the_command_moves_everything_also_what_raw_no_longer_has(
     await narrow_worker.fold()
     await narrow_worker.retention()
     await admin.execute(APPEND, *record(description="moved, too").row())
+    # Not folded yet: what is pending in the old store stands in the rollups of the new one.
+    await aged.ingest.post(LOCAL, json.dumps([tool_call()]).encode(), "application/json")
     environment = os.environ | {"HUBSCOPE_DATABASE_URL": empty_database, "HUBSCOPE_ROLE_PREFIX": ROLE_PREFIX}
 
     def hubscope_move() -> subprocess.CompletedProcess[str]:
@@ -55,6 +66,9 @@ async def test_the_command_moves_everything_also_what_raw_no_longer_has(
         assert await everything(new) == await everything(admin)
         assert (await everything(new))["rollup.archived_tool_calls"]
         assert (await everything(new))["hub.security_audit_log"]
+        assert await new.fetchval("SELECT count(*) FROM rollup.pending") == 0
+        # All were stored anew by one transaction; none is still one of the old store's.
+        assert await new.fetchval("SELECT count(DISTINCT xact) FROM raw.tool_calls WHERE xact IS NOT NULL") == 1
     finally:
         await new.close()
     again = hubscope_move()

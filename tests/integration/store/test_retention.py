@@ -171,6 +171,42 @@ async def test_a_partition_in_use_is_left_for_the_next_run(
     assert await plan(owner, "postgres", wanted) == []
 
 
+async def test_what_is_pending_is_folded_before_the_partition_goes_that_it_is_read_from(
+    aged: App, narrow: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = await owner.fetch("SELECT * FROM rollup.tool_calls_daily ORDER BY day, server, tool")
+    wanted = horizons(narrow, datetime.now(UTC))
+    settle = retention._settle
+
+    async def settle_and_commit_once_more(*arguments: Any) -> None:
+        await settle(*arguments)
+        late = [tool_call(time=(NOON - timedelta(days=KEPT["raw_days"] + 1)).isoformat(), server="late")]
+        await aged.ingest.post(LOCAL, json.dumps(late).encode(), "application/json")
+
+    monkeypatch.setattr(retention, "_settle", settle_and_commit_once_more)
+    await retain(owner, "postgres", wanted)
+    assert await owner.fetchval("SELECT count(*) FROM rollup.pending") == 0
+    assert await ages(owner, "raw.tool_calls", "time") == {age for age in AGES if age <= KEPT["raw_days"]}
+    late = await owner.fetchval("SELECT calls FROM rollup.tool_calls_daily WHERE server = 'late'")
+    assert late == 1
+    kept = await owner.fetch("SELECT * FROM rollup.tool_calls_daily WHERE server <> 'late' ORDER BY day, server, tool")
+    assert kept == [row for row in counted if row["day"] >= wanted.daily]
+
+
+async def test_nothing_is_taken_while_something_pending_cannot_be_folded(
+    aged: App, narrow: Settings, owner: Connection, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "FOLD_TRIES", 2)
+    wanted = horizons(narrow, datetime.now(UTC))
+    async with admin.transaction():
+        await admin.execute("SELECT pg_advisory_xact_lock(hashtextextended('hubscope.rollup.fold', 0))")
+        with pytest.raises(JobFailed, match="not folded"):
+            await retain(owner, "postgres", wanted)
+    assert await ages(owner, "raw.tool_calls", "time") == set(AGES)
+    await retain(owner, "postgres", wanted)
+    assert await ages(owner, "raw.tool_calls", "time") == {age for age in AGES if age <= KEPT["raw_days"]}
+
+
 async def test_history_comes_in_only_where_raw_is_kept_and_never_was_taken(
     aged: App, narrow: Settings, wide: Settings, owner: Connection
 ) -> None:

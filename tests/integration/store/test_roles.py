@@ -182,7 +182,7 @@ CALL = (
     "INSERT INTO raw.tool_calls (event_id, time, server, tool, status)"
     " VALUES (gen_random_uuid(), now(), 's', 't', 'ok')"
 )
-PENDING = "INSERT INTO rollup.pending (batch_id, call_times, call_tools) VALUES (gen_random_uuid(), '{}', '{}')"
+PENDING = "INSERT INTO rollup.pending (tenant_id, call_hours, check_hours) VALUES ('default', '{}', '{}')"
 KEY = (
     "INSERT INTO hub.api_keys (key_id, name, scopes, hash, pepper_id)"
     " VALUES ('abcdefghijkl', 'n', '{read}', sha256('x'), 'p')"
@@ -212,13 +212,19 @@ EVERYTHING = {
     "ALTER TABLE raw.tool_calls ADD x integer": set(),
     "CREATE TABLE raw.mine (i integer)": set(),
     PARTITIONS: {"writer", "worker"},
+    # They read raw as their owner: by name only who reads raw himself may call them; views of marts call them for all.
+    "SELECT raw.pending_calls('', now(), now(), '{}', '{}')": {"writer", "worker"},
+    "SELECT raw.pending_latency('', now(), now(), '{}', '{}')": {"writer", "worker"},
+    "SELECT raw.pending_checks('', now(), now(), '{}', '{}')": {"writer", "worker"},
     # rollup: what it adds up to
     PENDING: {"writer"},
     "SELECT FROM rollup.pending": {"worker"},
-    "UPDATE rollup.pending SET call_times = '{}'": set(),
-    "SELECT FROM rollup.pending_tool_calls": {"worker"},
-    "SELECT FROM rollup.pending_tool_latency": {"worker"},
-    "SELECT FROM rollup.pending_server_checks": {"worker"},
+    "UPDATE rollup.pending SET call_hours = '{}'": set(),
+    "SELECT FROM rollup.pending_calls": {"worker"},
+    "SELECT FROM rollup.pending_latency": {"worker"},
+    "SELECT FROM rollup.pending_calls_of_days": {"worker"},
+    "SELECT FROM rollup.pending_latency_of_days": {"worker"},
+    "SELECT FROM rollup.pending_checks": {"worker"},
     "DELETE FROM rollup.pending": {"worker"},
     "SELECT FROM rollup.tool_calls_hourly": {"worker"},
     "SELECT FROM rollup.tool_latency_hourly": {"worker"},

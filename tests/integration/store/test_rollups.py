@@ -360,6 +360,59 @@ async def test_the_rollups_equal_a_recount_of_raw_after_every_step(half: int, st
     await holds(prove)
 
 
+READ: Final = """
+SELECT relname, seq_scan + idx_scan > 0 AS scanned, seq_tup_read, idx_tup_fetch
+FROM pg_stat_xact_user_tables
+WHERE schemaname = 'raw' AND relname LIKE 'tool_calls_p%' AND (seq_scan > 0 OR idx_scan > 0)
+"""
+LOCKED: Final = """
+SELECT class.relname
+FROM pg_locks INNER JOIN pg_class AS class ON class.oid = pg_locks.relation
+WHERE pid = pg_backend_pid() AND class.relnamespace = 'raw'::regnamespace AND class.relkind IN ('r', 'p')
+"""
+
+
+async def test_of_raw_only_what_is_pending_in_the_hours_asked_for_is_read_and_only_that_partition_is_locked(
+    store: Store, admin: Connection, database: str
+) -> None:
+    yesterday = MIDNIGHT - timedelta(hours=1)
+    await admin.execute("SELECT ops.ensure_partitions(current_date - 60, current_date + 1)")
+    await store.post("default", tool_call(time=MIDNIGHT.isoformat()))
+    await admin.execute("ANALYZE raw.tool_calls")  # statistics of a nearly empty partition
+    for _ in range(30):
+        await store.post("default", *(tool_call(time=MIDNIGHT.isoformat(), duration_ms=1) for _ in range(15)))
+    while await store.fold():
+        pass
+    for count in (3, 2):
+        await store.post("default", *(tool_call(time=MIDNIGHT.isoformat(), duration_ms=1) for _ in range(count)))
+    await store.post("default", tool_call(time=yesterday.isoformat()))
+    partition = f"tool_calls_p{MIDNIGHT:%Y%m%d}"
+    reader = await connect(database, role=ROLES.reader, name="tests")
+    try:
+        async with reader.transaction():
+            calls = await reader.fetchval(
+                "SELECT sum(calls) FROM analytics.fct_tool_usage_hourly WHERE tenant_id = 'default' AND hour >= $1",
+                MIDNIGHT,
+            )
+            assert calls == 1 + 30 * 15 + 3 + 2
+            assert [row["relname"] for row in await reader.fetch(LOCKED)] == [partition]
+            assert [tuple(row) for row in await reader.fetch(READ)] == [(partition, True, 0, 3 + 2)]
+    finally:
+        await reader.close()
+
+
+async def test_a_fold_reads_of_raw_only_what_it_takes_however_much_waits(store: Store, admin: Connection) -> None:
+    await store.post("default", tool_call(time=MIDNIGHT.isoformat()))
+    await admin.execute("ANALYZE raw.tool_calls")
+    for _ in range(30):
+        await store.post("default", *(tool_call(time=MIDNIGHT.isoformat(), duration_ms=1) for _ in range(10)))
+    assert await store.fold(1) == 1
+    async with admin.transaction():
+        assert await admin.fetchval("SELECT rollup.fold(2)") == 2
+        # Once for calls, once for latency.
+        assert [tuple(row)[2:] for row in await admin.fetch(READ)] == [(0, 2 * 2 * 10)]
+
+
 async def test_a_packed_day_takes_less_room_and_says_the_same(store: Store, owner: Connection) -> None:
     dice = random.Random(5)
     days = [MIDNIGHT - timedelta(days=age) for age in (0, 1, 2, 4)]

@@ -1,4 +1,5 @@
--- Day partitions of raw.*, named raw.<table>_pYYYYMMDD. Made ahead, so that an accepted event always has a place.
+-- Day partitions of raw.*, named raw.<table>_pYYYYMMDD (what is pending, and retention, find them by name). Made ahead, so
+-- that an accepted event always has a place.
 -- LIKE and ATTACH rather than PARTITION OF: attaching does not stop writers.
 
 CREATE OR REPLACE FUNCTION ops.ensure_partitions(first_day date, last_day date) RETURNS integer

@@ -50,7 +50,7 @@ FROM (
         d.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls, d.error_calls,
         d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls, d.duration_sum_us, d.duration_max_us,
         d.request_bytes, d.response_bytes, d.last_call_at
-    FROM rollup.pending_tool_calls AS d
+    FROM rollup.pending_calls AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, transport, client;
 
@@ -86,7 +86,7 @@ FROM (
     UNION ALL
     SELECT
         d.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
-    FROM rollup.pending_tool_latency AS d
+    FROM rollup.pending_latency AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, tool, bucket;
 
@@ -132,7 +132,7 @@ FROM (
     SELECT
         d.tenant_id, d.hour, d.hub, d.server, d.source, d.checks, d.up_checks, d.degraded_checks, d.down_checks,
         d.maintenance_checks, d.unknown_checks, d.timed_checks, d.latency_sum_us, d.latency_max_us, d.last_check_at
-    FROM rollup.pending_server_checks AS d
+    FROM rollup.pending_checks AS d
 ) AS parts
 GROUP BY tenant_id, hour, hub, server, source;
 
@@ -182,10 +182,10 @@ FROM (
         ON stored.tenant_id = touched.tenant_id AND stored.day = touched.day
     UNION ALL
     SELECT
-        d.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.transport, d.client,
-        d.calls, d.ok_calls, d.error_calls, d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls,
-        d.duration_sum_us, d.duration_max_us, d.request_bytes, d.response_bytes, d.last_call_at
-    FROM rollup.pending_tool_calls AS d
+        d.tenant_id, d.day, d.hub, d.server, d.tool, d.transport, d.client, d.calls, d.ok_calls, d.error_calls,
+        d.timeout_calls, d.cancelled_calls, d.denied_calls, d.timed_calls, d.duration_sum_us, d.duration_max_us,
+        d.request_bytes, d.response_bytes, d.last_call_at
+    FROM rollup.pending_calls_of_days AS d
 ) AS parts
 GROUP BY tenant_id, day, hub, server, tool, transport, client;
 
@@ -241,9 +241,8 @@ FROM (
     CROSS JOIN unnest(packed.buckets, packed.calls, packed.max_us) AS part (bucket, calls, max_us)
     UNION ALL
     SELECT
-        d.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, d.hub, d.server, d.tool, d.bucket, d.calls,
-        d.max_us
-    FROM rollup.pending_tool_latency AS d
+        d.tenant_id, d.day, d.hub, d.server, d.tool, d.bucket, d.calls, d.max_us
+    FROM rollup.pending_latency_of_days AS d
 ) AS parts
 GROUP BY tenant_id, day, hub, server, tool, bucket;
 

@@ -14,33 +14,39 @@ BEGIN
     END IF;
     WITH taken AS (
         DELETE FROM rollup.pending
-        WHERE (tenant_id, batch_id) IN (
-            SELECT tenant_id, batch_id FROM rollup.pending ORDER BY tenant_id, batch_id LIMIT max_batches
+        -- By their place, so that no plan can read the whole of a long backlog. Nobody moves them: folds wait for each other.
+        WHERE ctid = ANY(
+            ARRAY(SELECT ctid FROM rollup.pending ORDER BY tenant_id, xact, received_at LIMIT max_batches)
         )
-        RETURNING tenant_id, batch_id
+        RETURNING tenant_id, xact, received_at, call_hours, check_hours
     ),
-    -- Of the snapshot of this statement, in which what it deletes is still there. Each call is looked at once: what it
-    -- adds to a day is added up from hours.
+    -- Of the snapshot of this statement. Read from raw day by day; what a call adds to a day is added up from hours.
+    touched_days AS MATERIALIZED (
+        SELECT tenant_id, day, array_agg(xact) AS xacts, array_agg(received_at) AS received
+        FROM (
+            SELECT DISTINCT taken.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, taken.xact, taken.received_at
+            FROM taken, unnest(taken.call_hours) AS d (hour)
+        ) AS each
+        GROUP BY tenant_id, day
+    ),
     new_calls AS MATERIALIZED (
         SELECT
-            d.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client, sum(d.calls)::bigint AS calls,
-            sum(d.ok_calls)::bigint AS ok_calls, sum(d.error_calls)::bigint AS error_calls,
-            sum(d.timeout_calls)::bigint AS timeout_calls, sum(d.cancelled_calls)::bigint AS cancelled_calls,
-            sum(d.denied_calls)::bigint AS denied_calls, sum(d.timed_calls)::bigint AS timed_calls,
-            sum(d.duration_sum_us)::bigint AS duration_sum_us, max(d.duration_max_us) AS duration_max_us,
-            sum(d.request_bytes)::bigint AS request_bytes, sum(d.response_bytes)::bigint AS response_bytes,
-            max(d.last_call_at) AS last_call_at
-        FROM rollup.pending_tool_calls AS d
-        INNER JOIN taken ON taken.tenant_id = d.tenant_id AND taken.batch_id = d.batch_id
-        GROUP BY d.tenant_id, d.hour, d.hub, d.server, d.tool, d.transport, d.client
+            touched.tenant_id, part.hour, part.hub, part.server, part.tool, part.transport, part.client, part.calls,
+            part.ok_calls, part.error_calls, part.timeout_calls, part.cancelled_calls, part.denied_calls,
+            part.timed_calls, part.duration_sum_us, part.duration_max_us, part.request_bytes, part.response_bytes,
+            part.last_call_at
+        FROM touched_days AS touched
+        CROSS JOIN LATERAL raw.pending_calls(
+            touched.tenant_id, touched.day, touched.day + interval '1 day', touched.xacts, touched.received
+        ) AS part
     ),
     new_latency AS MATERIALIZED (
         SELECT
-            d.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket, sum(d.calls)::bigint AS calls,
-            max(d.max_us) AS max_us
-        FROM rollup.pending_tool_latency AS d
-        INNER JOIN taken ON taken.tenant_id = d.tenant_id AND taken.batch_id = d.batch_id
-        GROUP BY d.tenant_id, d.hour, d.hub, d.server, d.tool, d.bucket
+            touched.tenant_id, part.hour, part.hub, part.server, part.tool, part.bucket, part.calls, part.max_us
+        FROM touched_days AS touched
+        CROSS JOIN LATERAL raw.pending_latency(
+            touched.tenant_id, touched.day, touched.day + interval '1 day', touched.xacts, touched.received
+        ) AS part
     ),
     hours AS (
         INSERT INTO rollup.stored_tool_calls_hourly AS stored (
@@ -86,13 +92,22 @@ BEGIN
             maintenance_checks, unknown_checks, timed_checks, latency_sum_us, latency_max_us, last_check_at
         )
         SELECT
-            d.tenant_id, d.hour, d.hub, d.server, d.source, sum(d.checks), sum(d.up_checks),
-            sum(d.degraded_checks), sum(d.down_checks), sum(d.maintenance_checks), sum(d.unknown_checks),
-            sum(d.timed_checks), sum(d.latency_sum_us), max(d.latency_max_us), max(d.last_check_at)
-        FROM rollup.pending_server_checks AS d
-        INNER JOIN taken ON taken.tenant_id = d.tenant_id AND taken.batch_id = d.batch_id
-        GROUP BY d.tenant_id, d.hour, d.hub, d.server, d.source
-        ORDER BY d.tenant_id, d.hour, d.server, d.source, d.hub
+            touched.tenant_id, part.hour, part.hub, part.server, part.source, part.checks, part.up_checks,
+            part.degraded_checks, part.down_checks, part.maintenance_checks, part.unknown_checks, part.timed_checks,
+            part.latency_sum_us, part.latency_max_us, part.last_check_at
+        FROM (
+            SELECT tenant_id, day, array_agg(xact) AS xacts, array_agg(received_at) AS received
+            FROM (
+                SELECT DISTINCT
+                    taken.tenant_id, date_trunc('day', d.hour, 'UTC') AS day, taken.xact, taken.received_at
+                FROM taken, unnest(taken.check_hours) AS d (hour)
+            ) AS each
+            GROUP BY tenant_id, day
+        ) AS touched
+        CROSS JOIN LATERAL raw.pending_checks(
+            touched.tenant_id, touched.day, touched.day + interval '1 day', touched.xacts, touched.received
+        ) AS part
+        ORDER BY touched.tenant_id, part.hour, part.server, part.source, part.hub
         ON CONFLICT (tenant_id, hour, server, source, hub) DO UPDATE SET
             checks = stored.checks + excluded.checks,
             up_checks = stored.up_checks + excluded.up_checks,

@@ -136,7 +136,7 @@ BEGIN
             sum(d.cancelled_calls)::bigint AS cancelled_calls, sum(d.denied_calls)::bigint AS denied_calls,
             sum(d.timed_calls)::bigint AS timed_calls, sum(d.duration_sum_us)::bigint AS duration_sum_us,
             sum(d.request_bytes)::bigint AS request_bytes, sum(d.response_bytes)::bigint AS response_bytes
-        FROM rollup.pending_tool_calls AS d
+        FROM rollup.pending_calls AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6, 7
     ) AS p USING (tenant_id, unit, hub, server, tool, transport, client)
@@ -181,7 +181,7 @@ BEGIN
     LEFT JOIN (
         SELECT
             d.tenant_id, d.hour AS unit, d.hub, d.server, d.tool, d.bucket, sum(d.calls)::bigint AS calls
-        FROM rollup.pending_tool_latency AS d
+        FROM rollup.pending_latency AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6
     ) AS p USING (tenant_id, unit, hub, server, tool, bucket)
@@ -235,7 +235,7 @@ BEGIN
             sum(d.down_checks)::bigint AS down_checks, sum(d.maintenance_checks)::bigint AS maintenance_checks,
             sum(d.unknown_checks)::bigint AS unknown_checks, sum(d.timed_checks)::bigint AS timed_checks,
             sum(d.latency_sum_us)::bigint AS latency_sum_us
-        FROM rollup.pending_server_checks AS d
+        FROM rollup.pending_checks AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5
     ) AS p USING (tenant_id, unit, hub, server, source)
@@ -293,7 +293,7 @@ BEGIN
             sum(d.cancelled_calls)::bigint AS cancelled_calls, sum(d.denied_calls)::bigint AS denied_calls,
             sum(d.timed_calls)::bigint AS timed_calls, sum(d.duration_sum_us)::bigint AS duration_sum_us,
             sum(d.request_bytes)::bigint AS request_bytes, sum(d.response_bytes)::bigint AS response_bytes
-        FROM rollup.pending_tool_calls AS d
+        FROM rollup.pending_calls AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6, 7
     ) AS p USING (tenant_id, unit, hub, server, tool, transport, client)
@@ -340,7 +340,7 @@ BEGIN
         SELECT
             d.tenant_id, date_trunc('day', d.hour, 'UTC') AS unit, d.hub, d.server, d.tool, d.bucket,
             sum(d.calls)::bigint AS calls
-        FROM rollup.pending_tool_latency AS d
+        FROM rollup.pending_latency AS d
         WHERE d.hour >= $1 AND d.hour < past
         GROUP BY 1, 2, 3, 4, 5, 6
     ) AS p USING (tenant_id, unit, hub, server, tool, bucket)

@@ -7,3 +7,9 @@ GRANT INSERT, UPDATE ON
     rollup.stored_tool_calls_daily, rollup.stored_tool_latency_daily
     TO :worker;
 GRANT EXECUTE ON FUNCTION rollup.fold(integer) TO :worker;
+-- Whoever may read a mart has its view call these; by name only who may use schema raw can.
+GRANT EXECUTE ON FUNCTION
+    raw.pending_calls(text, timestamptz, timestamptz, xid8[], timestamptz[]),
+    raw.pending_latency(text, timestamptz, timestamptz, xid8[], timestamptz[]),
+    raw.pending_checks(text, timestamptz, timestamptz, xid8[], timestamptz[])
+    TO PUBLIC;
