@@ -24,6 +24,8 @@ log = structlog.get_logger("hubscope.http")
 LINGER_MS: Final = 1_000
 """How long a refused client may go on sending before its connection is reset."""
 JOINED_BYTES: Final = 64 * 1024
+ABORT: Final = "hubscope.abort"
+"""In the ASGI scope: ends the connection at once, whatever waits in it."""
 PER_FIELD_BYTES: Final = 32
 """What a header field counts beside its text, as in HPACK: very many tiny fields cost memory, too."""
 
@@ -191,6 +193,7 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(InvalidRequest(doubt), "malformed")
             return
         self._wait("body", self.limits.body_timeout_ms)
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]  # ours
         super().on_headers_complete()
 
     def _doubt(self) -> str | None:
