@@ -1181,7 +1181,7 @@ class Settings(_Sourced):
         100,
         "How often live updates are looked for while somebody listens; what came meanwhile goes out together.",
         unit="ms",
-        test="tests/integration/journal/test_stream.py::test_what_came_within_an_interval_goes_out_together",
+        test="tests/integration/entrypoints/test_stream.py::test_what_came_together_goes_out_together",
         ge=10,
         le=5_000,
     )
@@ -1199,7 +1199,7 @@ class Settings(_Sourced):
         3_000,
         "How long after its last word the process that numbers live updates is replaced by another one.",
         unit="ms",
-        test="tests/integration/journal/test_stream.py::test_another_replica_numbers_once_the_lease_is_over",
+        test="tests/integration/entrypoints/test_stream_replicas.py::test_another_replica_goes_on_when_the_one_that_numbers_is_killed",
         ge=200,
         le=60_000,
     )

@@ -82,9 +82,7 @@ DECLARE
 BEGIN
     -- The cheap look, which writes nothing.
     SELECT holder, until INTO lease FROM ops.stream_sequencer;
-    IF NOT FOUND THEN
-        INSERT INTO ops.stream_sequencer (holder, until) VALUES (me, '-infinity') ON CONFLICT DO NOTHING;
-    ELSIF lease.holder <> me AND lease.until > clock_timestamp() THEN
+    IF lease.holder <> me AND lease.until > clock_timestamp() THEN
         RETURN NULL;
     ELSIF lease.holder = me AND lease.until > clock_timestamp() + lease_ms * interval '0.5 milliseconds'
         AND NOT EXISTS (SELECT FROM hub.stream_outbox)

@@ -41,12 +41,13 @@ CREATE TABLE hub.stream_events (
     PRIMARY KEY (tenant_id, seq)
 );
 
--- Which process numbers, and until when nobody else does. One row, or none.
+-- Which process numbers, and until when nobody else does. One row, whose lock is what makes it one at a time.
 CREATE TABLE ops.stream_sequencer (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     holder uuid NOT NULL,
     until timestamptz NOT NULL
 );
+INSERT INTO ops.stream_sequencer (holder, until) VALUES ('00000000-0000-0000-0000-000000000000', '-infinity');
 
 -- The last state that was told of each server that anybody reports, so that only changes are told.
 CREATE TABLE hub.server_states (
