@@ -89,7 +89,7 @@ class Reader:
 
     async def events(self, count: int) -> list[Block]:
         """So many events."""
-        found = []
+        found: list[Block] = []
         while len(found) < count:
             block = await self.event()
             assert block is not None, found

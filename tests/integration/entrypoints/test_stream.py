@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from hubscope.access import Scope
+from hubscope.access import LOCAL, Scope
 from hubscope.app import App
 from hubscope.entrypoints.serve import listen, serving
 from hubscope.entrypoints.stream import TOPIC_RIGHTS
@@ -91,7 +92,7 @@ async def begun(reader: Reader) -> Block:
 
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not true():
+        while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -374,7 +375,9 @@ async def test_a_quiet_stream_beats_and_moves_the_position_of_its_reader(serve: 
 
 
 async def test_a_healthy_stream_outlives_every_deadline_of_http(serve: Serve, admin: Connection) -> None:
-    deadlines = dict.fromkeys(("header_timeout_ms", "body_timeout_ms", "write_timeout_ms", "keep_alive_timeout_ms"), 100)
+    deadlines = dict.fromkeys(
+        ("header_timeout_ms", "body_timeout_ms", "write_timeout_ms", "keep_alive_timeout_ms"), 100
+    )
     async with serve(**deadlines) as service, service.read() as reader:
         await begun(reader)
         await asyncio.sleep(0.5)
@@ -394,7 +397,7 @@ async def test_a_slow_reader_is_cut_off_and_loses_nothing_when_it_resumes(serve:
                     await told(quick, 20 if number else 1)
             await until(lambda: service.metric("hubscope_stream_ended_total", reason="slow") == 1)
             got = []
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
                 while True:
                     got += await told(slow, 1)
             assert 0 < len(got) < events
@@ -482,8 +485,6 @@ async def test_a_stream_survives_a_database_that_is_away(serve: Serve, admin: Co
 
 
 async def test_calls_are_no_news_and_changes_of_servers_are(serve: Serve, admin: Connection) -> None:
-    from hubscope.access import LOCAL
-
     async def post(service: Service, *events: dict[str, Any]) -> None:
         await service.app.ingest.post(LOCAL, json.dumps(events).encode(), "application/json")
 
