@@ -83,8 +83,9 @@ class Reader:
 
     async def event(self) -> Block | None:
         """The next block that is an event of a topic, or about the stream; heartbeats are passed over."""
-        while (block := await self.block()) is not None and block.data is None:
-            pass
+        async with asyncio.timeout(PATIENCE_S):
+            while (block := await self.block()) is not None and block.data is None:
+                pass
         return block
 
     async def events(self, count: int) -> list[Block]:

@@ -3,7 +3,7 @@
 One `hubscope serve` over an embedded PostgreSQL (fsync on). 500 readers in one process of their own; eight writers over
 connections of their own commit in transactions that overlap, and so in another order than they write; posts of tool
 calls come in beside them. In the middle the service is stopped (SIGTERM) and started again; readers come back when they
-were told to, with the last number they have. A delay is from the commit, as its writer knows it, to the reader's socket,
+were told to, with the last number they have. A delay is from the commit, as its writer knows it, to the socket,
 and includes the time that the service was away.
 """
 
