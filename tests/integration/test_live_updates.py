@@ -247,6 +247,34 @@ async def test_reports_are_told_but_for_calls_and_repetitions(serve: Serve, admi
         assert named(await reader.events(2)) == [("health", "server_up", "d"), ("metadata", "config_changed", "")]
 
 
+async def test_two_writers_that_hear_of_the_same_change_tell_it_once(database: str, admin: Connection) -> None:
+    """Each in a transaction that began before the other's commit."""
+    tell = (
+        "SELECT hub.tell_reported('{t}', '{health}', ARRAY['server_' || $1], '{a}', '{a}', ARRAY[$2::timestamptz],"
+        " ARRAY['{}'::jsonb], ARRAY[''], ARRAY[$1::text])"
+    )
+    now = datetime.now(UTC)
+    first = await connect(database, role=ROLES.writer, name="tests")
+    second = await connect(database, role=ROLES.writer, name="tests")
+    try:
+        for state, seconds in (("up", 0), ("down", 1)):
+            at = now + timedelta(seconds=seconds)
+            transaction = first.transaction()
+            await transaction.start()
+            assert await first.fetchval(tell, state, at) == 1
+            waiting = asyncio.create_task(second.fetchval(tell, state, at))
+            pid = second.get_server_pid()
+            async with asyncio.timeout(20):
+                while not await admin.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):
+                    await asyncio.sleep(0.01)
+            await transaction.commit()
+            assert await waiting == 0
+    finally:
+        await first.close()
+        await second.close()
+    assert [row["name"] for row in await admin.fetch(TOLD)] == ["server_up", "server_down"]
+
+
 async def test_posts_of_calls_ask_the_database_for_nothing_more(
     settings: Settings, database: str, admin: Connection
 ) -> None:
