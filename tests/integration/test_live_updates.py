@@ -265,7 +265,7 @@ async def test_two_writers_that_hear_of_the_same_change_tell_it_once(database: s
             waiting = asyncio.create_task(second.fetchval(tell, state, at))
             pid = second.get_server_pid()
             async with asyncio.timeout(20):
-                while not await admin.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):
+                while not await admin.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):  # noqa: ASYNC110 (it is in the database)
                     await asyncio.sleep(0.01)
             await transaction.commit()
             assert await waiting == 0
