@@ -22,7 +22,7 @@ from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
 from hubscope.insight import AnalyticsReport, IntegrationStatus, analytics, integration_status
 from hubscope.instruments import Instruments
-from hubscope.journal import Journal
+from hubscope.journal import Journal, Streams
 from hubscope.marts import install_live_marts
 from hubscope.peers import Federation, Peers
 from hubscope.settings import Settings
@@ -114,6 +114,7 @@ class App:
         journal: the audit log.
         peers: the MCP servers of the hub.
         chains: runs chains of their tools.
+        streams: live updates.
         stop_by: while the service is being stopped, when it must have ended, on the clock of the event loop.
         engine: who keeps the rollups; None until the database was reached.
         engine_reason: one sentence on why.
@@ -129,6 +130,7 @@ class App:
     peers: Federation
     instruments: Instruments
     chains: Chains
+    streams: Streams
     started: float = field(default_factory=time.monotonic)
     engine: Engine | None = None
     engine_reason: str | None = None
@@ -279,8 +281,9 @@ async def opened(
     readers = await open_pool(
         dsn,
         role=roles.reader,
-        # One for the hourly partition check, one for the keys, one for the audit log, two for servers and chains.
-        size=settings.pool_max - settings.writers - 3 - PEERS_CONNECTIONS,
+        # One for the hourly partition check, one for the keys, one for the audit log, two for servers and chains, one
+        # for live updates.
+        size=settings.pool_max - settings.writers - 4 - PEERS_CONNECTIONS,
         name="reader",
         settings=settings,
         statement_timeout_ms=settings.query_timeout_ms,
@@ -331,10 +334,13 @@ async def opened(
     )
     instruments.chains_running.set_function(lambda: chains.running)
     await chains.start()
-    app = App(settings, dsn, roles, readers, ingest, keyring, journal, peers, instruments, chains)
+    streams = Streams(partial(open_writer, "stream"), readers, settings, instruments)
+    streams.start()
+    app = App(settings, dsn, roles, readers, ingest, keyring, journal, peers, instruments, chains, streams)
     try:
         yield app
     finally:
+        streams.drain()
         await chains.close()
         partitions.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -346,6 +352,8 @@ async def opened(
         now = asyncio.get_running_loop().time()
         await ingest.close(max(stop_by - now, LEAST_DRAIN_S))
         await journal.close(max(stop_by - asyncio.get_running_loop().time(), LEAST_DRAIN_S))
+        # After what is still written: it is told here, as far as somebody listens, or by the next one who numbers.
+        await streams.close()
         await keyring.close()
         for pool in (readers, keys, peers_pool):
             try:

@@ -373,3 +373,17 @@ class TooManyChains(TooManyRequests):
     """As many chains are running here as may run at once."""
 
     code = "too_many_chains"
+
+
+class TooManyStreams(TooManyRequests):
+    """The tenant has as many streams open here as it may (HUBSCOPE_STREAM_MAX_SUBSCRIBERS_TENANT)."""
+
+    code = "too_many_streams"
+    retry_after_seconds = 5
+
+
+class StreamsFull(Unavailable):
+    """As many streams are open here as may be (HUBSCOPE_STREAM_MAX_SUBSCRIBERS)."""
+
+    code = "streams_full"
+    retry_after_seconds = 5

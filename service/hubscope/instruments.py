@@ -14,6 +14,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of creati
 COMMIT_SECONDS = tuple(0.001 * 2**power for power in range(14))
 """Bounds of commit times: powers of two of a millisecond, 1 ms to 8 s."""
 
+STREAM_SECONDS = tuple(0.001 * 2**power for power in range(3, 15))
+"""Bounds of the delay of live updates: powers of two of a millisecond, 8 ms to 16 s."""
+
 
 class Instruments:
     """The counters and histograms of one process, in a registry of its own (tests never share one)."""
@@ -127,6 +130,44 @@ class Instruments:
         self.audit_queue = Gauge(
             "hubscope_audit_queue_records", "Audit records waiting to be written.", registry=registry
         )
+        self.stream_subscribers = Gauge(
+            "hubscope_stream_subscribers", "Open streams of live updates.", registry=registry
+        )
+        self.stream_sequencer = Gauge(
+            "hubscope_stream_sequencer",
+            "1 in the process that numbers live updates, else 0; over all replicas 1.",
+            registry=registry,
+        )
+        self.stream_numbered = Counter(
+            "hubscope_stream_numbered_total", "Live updates that this process numbered.", registry=registry
+        )
+        self.stream_delivered = Counter(
+            "hubscope_stream_delivered_total",
+            "Live updates handed to streams, counted for each stream.",
+            registry=registry,
+        )
+        self.stream_delay_seconds = Histogram(
+            "hubscope_stream_delay_seconds",
+            "Time from writing a live update until this process hands it to its streams.",
+            buckets=STREAM_SECONDS,
+            registry=registry,
+        )
+        self.stream_ended = Counter(
+            "hubscope_stream_ended_total",
+            "Streams that ended, by reason: client (hung up), slow (cut off), key (no longer valid), shutdown, error.",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in ("client", "slow", "key", "shutdown", "error"):
+            self.stream_ended.labels(reason)
+        self.stream_refused = Counter(
+            "hubscope_stream_refused_total",
+            "Streams that were not opened, by reason: tenant (its share is used up), all (no more here).",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in ("tenant", "all"):
+            self.stream_refused.labels(reason)
         self.collector_seconds = Gauge(
             "hubscope_gauge_duration_seconds", "How long each gauge's query took.", ("gauge",), registry=registry
         )

@@ -1175,6 +1175,82 @@ class Settings(_Sourced):
         le=36_500,
     )
 
+    # Live updates
+    stream_interval_ms: int = _setting(
+        "HUBSCOPE_STREAM_INTERVAL",
+        100,
+        "How often live updates are looked for while somebody listens; what came meanwhile goes out together.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_stream.py::test_what_came_together_goes_out_together",
+        ge=10,
+        le=5_000,
+    )
+    stream_heartbeat_ms: int = _setting(
+        "HUBSCOPE_STREAM_HEARTBEAT",
+        15_000,
+        "How often a stream says that it is alive, and its key is looked at again.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_stream.py::test_a_quiet_stream_beats_and_moves_the_position_of_its_reader",
+        ge=50,
+        le=300_000,
+    )
+    stream_lease_ms: int = _setting(
+        "HUBSCOPE_STREAM_LEASE",
+        3_000,
+        "How long after its last word the process that numbers live updates is replaced by another one.",
+        unit="ms",
+        test="tests/integration/entrypoints/test_stream_replicas.py::test_another_replica_goes_on_when_the_one_that_numbers_is_killed",
+        ge=200,
+        le=60_000,
+    )
+    stream_retention_hours: Positive = _setting(
+        "HUBSCOPE_STREAM_RETENTION_HOURS",
+        72,
+        "How long a live update can be asked for again (Last-Event-ID).",
+        unit="hours",
+        test="tests/integration/journal/test_sequencer.py::test_the_log_is_bounded_by_age_and_by_rows_of_each_tenant",
+        le=24 * 366,
+    )
+    stream_max_rows: Positive = _setting(
+        "HUBSCOPE_STREAM_MAX_ROWS",
+        100_000,
+        "Most live updates of a tenant that are kept; past it the oldest go.",
+        unit="events",
+        test="tests/integration/journal/test_sequencer.py::test_the_log_is_bounded_by_age_and_by_rows_of_each_tenant",
+    )
+    stream_event_bytes: int = _setting(
+        "HUBSCOPE_STREAM_EVENT_BYTES",
+        16 * 1024,
+        "A live update with a larger payload goes out without it, and says so.",
+        unit="bytes",
+        test="tests/integration/journal/test_sequencer.py::test_a_payload_that_is_too_large_is_left_out_and_said_so",
+        ge=256,
+        le=1024 * 1024,
+    )
+    stream_queue_events: int = _setting(
+        "HUBSCOPE_STREAM_QUEUE_EVENTS",
+        1_000,
+        "Events that a reader may be behind before it is cut off; so many of a tenant stand in memory, once for all.",
+        unit="events",
+        test="tests/integration/entrypoints/test_stream.py::test_a_slow_reader_is_cut_off_and_loses_nothing_when_it_resumes",
+        ge=8,
+        le=100_000,
+    )
+    stream_max_subscribers: Positive = _setting(
+        "HUBSCOPE_STREAM_MAX_SUBSCRIBERS",
+        800,
+        "Streams at once in this process; one more is answered 503.",
+        unit="streams",
+        test="tests/integration/entrypoints/test_stream.py::test_a_stream_too_many_is_told_so",
+    )
+    stream_max_subscribers_tenant: Positive = _setting(
+        "HUBSCOPE_STREAM_MAX_SUBSCRIBERS_TENANT",
+        600,
+        "A tenant's streams at once in this process; one more is answered 429.",
+        unit="streams",
+        test="tests/integration/entrypoints/test_stream.py::test_a_stream_too_many_is_told_so",
+    )
+
     def model_post_init(self, _context: Any) -> None:
         """Refuse values that cannot work together, and those whose form a type cannot state."""
         if self.host != "localhost" and not _is_address(self.host):
@@ -1187,11 +1263,11 @@ class Settings(_Sourced):
                 "HUBSCOPE_DATABASE_URL is not the URL of one PostgreSQL"
                 " (postgresql://user:password@host:5432/database, special characters percent-encoded)"
             )
-        if self.pool_max < self.writers + 6:
+        if self.pool_max < self.writers + 7:
             raise InvalidSetting(
                 f"HUBSCOPE_POOL_MAX is {self.pool_max}: {self.writers} writers (HUBSCOPE_WRITERS), the partition check,"
-                f" the list of API keys, the audit log, two for servers and chains, and a reader need at least"
-                f" {self.writers + 6}"
+                f" the list of API keys, the audit log, two for servers and chains, live updates, and a reader need at"
+                f" least {self.writers + 7}"
                 " connections"
             )
         for secret in ("key_pepper", "scrape_token", "encryption_key"):

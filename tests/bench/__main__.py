@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from tests.bench import ingest, query, rollup, wrap
+from tests.bench import ingest, query, rollup, stream, wrap
 from tests.bench.result import Result
 
 BENCHES: Final[dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, Result]]]] = {
     "ingest": ingest.run,
     "query": query.run,
     "rollup": rollup.run,
+    "stream": stream.run,
     "wrap": wrap.run,
 }
 
@@ -37,7 +38,9 @@ def main() -> int:
         print(json.dumps(result.as_json(arguments.name), indent=2))
     else:
         print(result.as_table(arguments.name))
-    return 0
+    for bar in result.missed:
+        print(f"missed: {bar}", file=sys.stderr)
+    return 1 if result.missed else 0
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ class Result:
     Attributes:
         figures: name -> number, or None where it could not be measured (context says why).
         context: what was measured on and with, and notes.
+        missed: bars that the figures do not reach, in words.
     """
 
     figures: dict[str, float | None] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
 
     def as_json(self, name: str) -> dict[str, Any]:
         """The one JSON object that others rely on."""

@@ -30,7 +30,7 @@ STOP_S: Final = 30.0
 _LISTENING: Final = re.compile(r"listening on (http://127\.0\.0\.1:(\d+))")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
     """A running service.
 
@@ -50,6 +50,7 @@ class Service:
     database: EmbeddedDatabase
     keys: dict[str, str]
     folder: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def dsn(self) -> str:
@@ -84,28 +85,54 @@ async def service(tenants: Sequence[str]) -> AsyncIterator[Service]:
         settings = Settings.load(data_dir=folder / "data", database_url=None, port=0)
         await migrate_store(settings, database.dsn)
         keys = await _keys(settings, database.dsn, tenants)
-        said = folder / "serve.log"
-        with said.open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "hubscope", "serve"],
-                env=environment(HUBSCOPE_DATA_DIR=str(folder / "data"), HEALTH_PORT="0"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        process, url, port = await start(folder)
+        running = Service(url, port, process.pid, settings, database, keys, folder, process)
         try:
-            url, port = await _listening(process, said)
-            yield Service(url, port, process.pid, settings, database, keys, folder)
+            yield running
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.to_thread(process.wait, STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            await stop(running.process)
     finally:
         database.detach()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def start(folder: Path, port: int = 0) -> tuple[subprocess.Popen[bytes], str, int]:
+    """Start `hubscope serve` over the store in a folder: the process, and where it listens."""
+    said = folder / "serve.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hubscope", "serve"],
+            env=environment(HUBSCOPE_DATA_DIR=str(folder / "data"), HEALTH_PORT=str(port)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        return (process, *await _listening(process, said))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+async def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop it as an operator does."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.to_thread(process.wait, STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def restart(running: Service) -> tuple[float, float]:
+    """Stop the service and start it again at the same place; seconds that each of the two took."""
+    begun = time.monotonic()
+    await stop(running.process)
+    stopped = time.monotonic()
+    process, _, _ = await start(running.folder, running.port)
+    running.process, running.pid = process, process.pid
+    return stopped - begun, time.monotonic() - stopped
 
 
 async def _keys(settings: Settings, dsn: str, tenants: Sequence[str]) -> dict[str, str]:

@@ -187,7 +187,7 @@ def test_a_limit_is_a_whole_number_above_zero(variable: str, value: str, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("pool_max", "writers", "enough"), [(8, 2, True), (22, 16, True), (8, 3, False), (21, 16, False)]
+    ("pool_max", "writers", "enough"), [(9, 2, True), (23, 16, True), (9, 3, False), (22, 16, False)]
 )
 def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_the_registry_and_a_reader(
     pool_max: int, writers: int, enough: bool
@@ -195,7 +195,7 @@ def test_the_pool_has_room_for_the_writers_the_partition_check_the_keys_the_regi
     if enough:
         assert Settings.load(pool_max=pool_max, writers=writers).pool_max == pool_max
         return
-    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 6} "):
+    with pytest.raises(InvalidSetting, match=f"^HUBSCOPE_POOL_MAX is {pool_max}: .*HUBSCOPE_WRITERS.* {writers + 7} "):
         Settings.load(pool_max=pool_max, writers=writers)
 
 

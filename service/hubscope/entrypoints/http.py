@@ -27,6 +27,9 @@ from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
 from hubscope.entrypoints.problems import problem, problem_body
+from hubscope.entrypoints.stream import OPENAPI as STREAM_OPENAPI
+from hubscope.entrypoints.stream import PATH as STREAM_PATH
+from hubscope.entrypoints.stream import StreamEndpoint
 from hubscope.entrypoints.traces import PATH as TRACES_PATH
 from hubscope.entrypoints.traces import TracesEndpoint, refused
 from hubscope.errors import HubscopeError, InvalidParameter, KeyRequired, ShuttingDown, Unavailable
@@ -66,6 +69,7 @@ async def _house(
     )
     events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
     traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify)
+    stream = StreamEndpoint(app.streams, door)
     rest = _rest(app, sql)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +93,9 @@ async def _house(
             return
         if path == TRACES_PATH:
             await traces(scope, receive, send)
+            return
+        if path == STREAM_PATH:
+            await stream(scope, receive, send)
             return
         try:
             if path == sql_service.PATH and sql is not None:
@@ -271,6 +278,7 @@ def _with_events(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str
                 },
             }
         }
+        document["paths"][STREAM_PATH] = STREAM_OPENAPI
         return document
 
     return described

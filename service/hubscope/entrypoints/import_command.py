@@ -50,7 +50,7 @@ async def run(
         oldest = await importable_from(looking, settings, datetime.now(UTC))
     finally:
         await looking.close()
-    ingest = Ingest(open_writer, settings.model_copy(update={"writers": 1}), Instruments())
+    ingest = Ingest(open_writer, settings.model_copy(update={"writers": 1}), Instruments(), tell=False)
     await ingest.start()
     try:
         with _shown(err, source) as shown:

@@ -29,6 +29,8 @@ log = structlog.get_logger("hubscope.http")
 
 LINGER_MS: Final = 1_000
 """How long a refused client may go on sending before its connection is reset."""
+ABORT: Final = "hubscope.abort"
+"""In the ASGI scope: ends the connection at once, whatever waits in it."""
 PER_FIELD_BYTES: Final = 32
 """What a header field counts beside its text, as in HPACK: very many tiny fields cost memory, too."""
 
@@ -214,7 +216,7 @@ class _Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        self.scope = {
+        self.scope = {  # type: ignore[typeddict-unknown-key]  # ABORT is ours
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
@@ -228,6 +230,7 @@ class _Protocol(HttpToolsProtocol):
             "query_string": url.query or b"",
             "headers": self.headers,
             "state": {},
+            ABORT: self.transport.abort,
         }
         before = self.cycle
         self.cycle = _Cycle(

@@ -215,6 +215,7 @@ async def serving(
             drain_s = settings.drain_timeout_ms / 1000
             app.stop_by = asyncio.get_running_loop().time() + drain_s
             server.config.timeout_graceful_shutdown = drain_s * HTTP_SHARE_OF_DRAIN  # type: ignore[assignment]
+            app.streams.drain()  # they would go on for ever
             server.should_exit = True
             await task
             sweeping.cancel()

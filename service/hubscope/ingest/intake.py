@@ -35,15 +35,21 @@ class Ingest:
         open_connection: makes a connection under the writer role.
         settings: limits.
         instruments: where outcomes are counted.
+        tell: live updates of what is stored; history is no news.
     """
 
     def __init__(
-        self, open_connection: Callable[[], Awaitable[Connection]], settings: Settings, instruments: Instruments
+        self,
+        open_connection: Callable[[], Awaitable[Connection]],
+        settings: Settings,
+        instruments: Instruments,
+        *,
+        tell: bool = True,
     ) -> None:
         self._settings = settings
         self._instruments = instruments
         self._names = Names(settings, instruments)
-        self._writer = Writer(open_connection, settings, instruments, self._names)
+        self._writer = Writer(open_connection, settings, instruments, self._names, tell=tell)
         self._rates = Rates(settings)
         self._seen = self._window_now()
         self._seen_until = 0.0

@@ -60,3 +60,9 @@ SELECT EXISTS (
     SELECT 1 FROM raw.tool_calls
     WHERE tenant_id = $1 AND server = $2 AND counted AND time > now() - make_interval(secs => $3::double precision)
 );
+
+-- name: tell_reported
+-- To the stream of live updates: tenants, topics, names, subjects, servers, times, payloads, hubs, states.
+SELECT hub.tell_reported(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::jsonb[], $8::text[], $9::text[]
+);

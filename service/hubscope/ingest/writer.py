@@ -23,6 +23,7 @@ import structlog
 from hubscope.errors import CommitUnknown, DatabaseAway, QueueFull, ShareExceeded, ShuttingDown
 from hubscope.ids import uuid7
 from hubscope.ingest.names import Names, monotonic
+from hubscope.ingest.news import news
 from hubscope.ingest.rows import COLUMNS, Key, Record, hour_of, pending, touched_hours
 from hubscope.ingest.rows import record as make_record
 from hubscope.instruments import Instruments
@@ -80,6 +81,7 @@ class Writer:
         settings: queue, group and time limits.
         instruments: where commits and the queue are measured.
         names: what is asked about records that are not settled.
+        tell: live updates of what is stored; history is no news.
     """
 
     def __init__(
@@ -88,7 +90,10 @@ class Writer:
         settings: Settings,
         instruments: Instruments,
         names: Names,
+        *,
+        tell: bool = True,
     ) -> None:
+        self._tell = tell
         self._open_connection = open_connection
         self._settings = settings
         self._names = names
@@ -228,7 +233,7 @@ class Writer:
         return self._queue[0].since + LINGER_S - asyncio.get_running_loop().time()
 
     async def _run(self, number: int) -> None:
-        session = _Session(self._open_connection, self._settings, self._names)
+        session = _Session(self._open_connection, self._settings, self._names, self._tell)
         try:
             while group := await self._take():
                 started = time.perf_counter()
@@ -269,7 +274,8 @@ class Writer:
 class _Session:
     """One writer's connection and what it knows about the database."""
 
-    def __init__(self, open_connection: Callable[[], object], settings: Settings, names: Names) -> None:
+    def __init__(self, open_connection: Callable[[], object], settings: Settings, names: Names, tell: bool) -> None:
+        self._tell = tell
         self._open_connection = open_connection
         self._settings = settings
         self._names = names
@@ -375,7 +381,8 @@ class _Session:
         if self._staged_commits_left == 0:
             try:
                 async with connection.transaction():
-                    for table, part in _by_table(records):
+                    tables = _by_table(records)
+                    for table, part in tables:
                         await connection.copy_records_to_table(
                             table,
                             schema_name="raw",
@@ -383,6 +390,7 @@ class _Session:
                             records=[record.columns for record in part],
                         )
                     await self._keep_books(connection, records)
+                    await self._tell_others(connection, tables)
                 return [Fate.ACCEPTED] * len(records)
             except (db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
                 self._staged_commits_left = STAGED_COMMITS_AFTER_A_DUPLICATE
@@ -405,7 +413,9 @@ class _Session:
                         for place in await self._insert_new(connection, table, [records[at] for at in places]):
                             outcomes[places[place]] = Fate.DUPLICATE
                     told = zip(records, outcomes, strict=True)
-                    await self._keep_books(connection, [record for record, fate in told if fate is Fate.ACCEPTED])
+                    inserted = [record for record, fate in told if fate is Fate.ACCEPTED]
+                    await self._keep_books(connection, inserted)
+                    await self._tell_others(connection, _by_table(inserted))
                 return outcomes
             except (db_errors.DeadlockDetectedError, db_errors.SerializationError):
                 if attempt == DEADLOCK_TRIES:
@@ -437,6 +447,14 @@ class _Session:
             await self._mark_late_hours(connection, inserted)
         else:
             await self._add_pending(connection, inserted)
+
+    async def _tell_others(self, connection: Connection, tables: Sequence[tuple[str, Sequence[Record]]]) -> None:
+        """Live updates of newly stored events, in the transaction that stores them. Calls are none and cost nothing."""
+        if not self._tell:
+            return
+        rows = [row for table, part in tables if table != "tool_calls" for row in news(part)]
+        if rows:
+            await connection.execute(QUERIES["tell_reported"], *map(list, zip(*rows, strict=True)))
 
     async def _mark_late_hours(self, connection: Connection, inserted: Sequence[Record]) -> None:
         this_hour = hour_of(datetime.now(UTC))

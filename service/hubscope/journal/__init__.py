@@ -1,9 +1,11 @@
-"""What hubscope itself has seen of who asked for what: the writer of hub.security_audit_log.
+"""What hubscope itself has seen of who asked for what (the writer of hub.security_audit_log), and live updates.
 
-Records are appended and never changed. Whoever reports one never waits for the database, unless that is wished.
+Audit records are appended and never changed. Whoever reports one never waits for the database, unless that is wished.
 """
 
+from hubscope.journal.news import FILTERS, TOPICS, Topic, Wanted
 from hubscope.journal.record import AuditRecord, Severity
+from hubscope.journal.stream import Stream, Streams
 from hubscope.journal.writer import Journal
 
-__all__ = ["AuditRecord", "Journal", "Severity"]
+__all__ = ["FILTERS", "TOPICS", "AuditRecord", "Journal", "Severity", "Stream", "Streams", "Topic", "Wanted"]

@@ -50,6 +50,9 @@ ROW_KEPT_S: Final = 1.0
 ROWS_KEPT: Final = 10_000
 FILE_RETRY_S: Final = 5.0
 HOUSEKEEPING_S: Final = 5.0
+NAMES_MAX: Final = 50
+NAME_CHARS: Final = 200
+"""How many names an event holds, and how much of each: a server may offer what it likes."""
 COMPLETE: Final = "complete"
 
 
@@ -94,6 +97,7 @@ class Federation:
         self._turns = asyncio.Semaphore(settings.peer_max_calls)
         self._rows: dict[Key, tuple[float, Server]] = {}
         self._tools: dict[Key, tuple[float, list[ToolInfo]]] = {}
+        self._offered: dict[Key, frozenset[str]] = {}
         self._counts: dict[str, Counts] = {}
         self._vault: Vault | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +110,7 @@ class Federation:
             opened=self._opened,
             of_file=lambda: list(self._file),
             tell=self._tell,
-            learn=self._learn,
+            learn=self._probed,
         )
 
     async def start(self) -> None:
@@ -265,6 +269,7 @@ class Federation:
         self._audit(principal, "server_unregistered", server=server)
         key = (principal.tenant, server)
         self._forget(key)
+        self._offered.pop(key, None)
         self._sessions.forget(key)
         self.prober.wake()
 
@@ -597,6 +602,25 @@ class Federation:
         if len(self._tools) >= ROWS_KEPT:
             self._tools.clear()
         self._tools[key] = (time.monotonic(), tools)
+
+    def _probed(self, key: Key, tools: list[ToolInfo]) -> None:
+        """What a probe was told that a server offers. A change is told in the words that the bridge has for it; of a
+        server with so many tools that it gives them in parts, the first part is what is compared."""
+        self._learn(key, tools)
+        now = frozenset(tool.name for tool in tools)
+        if len(self._offered) >= ROWS_KEPT:
+            self._offered.clear()
+        before, self._offered[key] = self._offered.get(key, now), now
+        if before == now:
+            return
+        tenant, server = key
+        about: dict[str, Any] = {"server": server, "count": len(now), "count_before": len(before), "announced": False}
+        for word, names in (("added", now - before), ("removed", before - now)):
+            if names:
+                about[word] = [name[:NAME_CHARS] for name in sorted(names)[:NAMES_MAX]]
+        payload = msgspec.Raw(msgspec.json.encode(about))
+        event = HubEvent(time=datetime.now(UTC), event_id=uuid7(), name="tools_list_changed", payload=payload)
+        self._outbox.put(Principal(tenant, frozenset({Right.INGEST})), event)
 
     def _ended(self, key: Key, trouble: Trouble) -> None:
         log.warning("a session has ended", tenant=key[0], server=key[1], error=trouble.message)

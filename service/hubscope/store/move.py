@@ -38,6 +38,11 @@ SELECT relname::text FROM pg_class
 WHERE relnamespace = 'hub'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname
 """
 
+_GO_ON: Final = """
+SELECT setval(pg_get_serial_sequence('hub.stream_outbox', 'id'), max(id))
+FROM hub.stream_outbox HAVING max(id) IS NOT NULL
+"""
+
 
 async def move(old: Connection, new: Connection, *, tell: Callable[[str], None] = lambda _: None) -> int:
     """Copy everything from one store into a new one.
@@ -58,6 +63,7 @@ async def move(old: Connection, new: Connection, *, tell: Callable[[str], None] 
     async with old.transaction(isolation="repeatable_read", readonly=True):
         horizon = await old.fetchval("SELECT since FROM ops.retained WHERE relation = 'raw'")
         async with new.transaction():
+            await new.execute("SET LOCAL hubscope.quiet = 'on'")  # what is copied was told when it happened
             await _make_room(old, new)
             for table in RAW:
                 count = await _copy(old, new, f"raw.{table}", "raw", table)
@@ -77,6 +83,7 @@ async def move(old: Connection, new: Connection, *, tell: Callable[[str], None] 
             for row in await old.fetch(_STATE):
                 count = await _copy(old, new, f"hub.{row['relname']}", "hub", row["relname"])
                 tell(f"hub.{row['relname']}: {count:,} rows")
+            await new.execute(_GO_ON)
     if engine == "timescale":
         tell("refreshing the aggregates from raw")
         await refresh_forward(new)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from hubscope.settings import Settings
-from tests.bench import ingest, query, wrap
+from tests.bench import ingest, query, stream, wrap
 from tests.bench.peers import Peer, PeerUnavailable
 from tests.bench.result import Result
 
@@ -50,6 +50,18 @@ async def test_wrap() -> None:
     found = figures("wrap", result)
     assert found.keys() == {"added_p50_ms", "added_p99_ms", "added_p50_ms_down", "added_p99_ms_down"}
     assert result.context["reported_calls"] == wrap.WARM_UP + 2 * 40
+
+
+async def test_stream() -> None:
+    result = await stream.measure(stream.Sizes(clients=20, seconds=4))
+    found = figures("stream", result)
+    assert found.keys() == {
+        "clients", "p50_delay_ms", "p95_delay_ms", "p99_delay_ms", "p95_delay_apart_from_restart_ms", "lost",
+        "duplicates", "out_of_order", "strays", "cut_off", "deliveries_per_s", "ingest_per_s",
+    }  # fmt: skip
+    assert found["clients"] == 20
+    assert [found[name] for name in ("lost", "duplicates", "out_of_order", "strays", "cut_off")] == [0] * 5
+    assert result.context["told_to_come_back"] == 20
 
 
 async def test_query() -> None:

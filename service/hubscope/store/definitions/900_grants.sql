@@ -31,6 +31,15 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON hub.servers TO :writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hub.server_secrets TO :writer;
 GRANT SELECT, INSERT, UPDATE ON hub.maintenance_windows TO :writer;
 REVOKE ALL ON hub.server_secrets FROM :worker;
+-- Live updates: what is told is written by functions and triggers; the serving process numbers it and sends it on.
+GRANT SELECT ON hub.stream_heads, hub.stream_events TO :writer, :reader;
+GRANT EXECUTE ON FUNCTION hub.tell(text, text, text, text, text, timestamptz, jsonb) TO :writer, :worker;
+GRANT EXECUTE ON FUNCTION hub.tell_reported(
+    text[], text[], text[], text[], text[], timestamptz[], jsonb[], text[], text[]
+) TO :writer;
+GRANT EXECUTE ON FUNCTION hub.sequence_stream(uuid, integer, integer, integer) TO :writer;
+GRANT EXECUTE ON FUNCTION hub.release_stream(uuid) TO :writer;
+GRANT EXECUTE ON FUNCTION hub.prune_stream(bigint, timestamptz) TO :writer;
 GRANT INSERT, UPDATE, DELETE ON ops.job_runs, ops.quality_results, ops.touched_hours TO :worker;
 
 -- Percentile functions stand in rollup; readers call them on what marts give them.
