@@ -303,7 +303,7 @@ async def test_history_is_no_news(settings: Settings, database: str, admin: Conn
 
     try:
         body = "\n".join(json.dumps(event) for event in (server_event(), server_event(state="down")))
-        oldest = Window.around(datetime.now(UTC), max_age_days=1, max_skew_seconds=60).oldest
+        oldest = Window.around(datetime.now(UTC), max_age=timedelta(days=1), max_skew=timedelta(seconds=60)).oldest
         receipt = await ingest.history(LOCAL, body.encode(), 2, oldest=oldest, prepare=prepare)
     finally:
         await ingest.close(5)

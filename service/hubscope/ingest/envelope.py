@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal, get_args, get_origin, get_type_hints
@@ -59,16 +58,15 @@ _CLOSING, _CLOSING_WRAPPED = re.compile(rf"{_SPACE}\]{_SPACE}"), re.compile(rf"{
 _LENIENT = json.JSONDecoder(strict=False, parse_int=len, parse_float=len)
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """The times that are accepted: [oldest, newest], both with a zone."""
 
     oldest: datetime
     newest: datetime
 
     @classmethod
-    def around(cls, now: datetime, *, max_age_days: int, max_skew_seconds: int) -> Window:
-        return cls(now - timedelta(days=max_age_days), now + timedelta(seconds=max_skew_seconds))
+    def around(cls, now: datetime, *, max_age: timedelta, max_skew: timedelta) -> Window:
+        return cls(now - max_age, now + max_skew)
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -24,7 +24,6 @@ from hubscope.settings import Settings
 from hubscope.store import Connection
 
 PAUSE_AFTER_S: Final = 0.02
-WINDOW_S: Final = 0.1
 _NAME_OF = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
@@ -51,8 +50,8 @@ class Ingest:
         self._names = Names(settings, instruments)
         self._writer = Writer(open_connection, settings, instruments, self._names, tell=tell)
         self._rates = Rates(settings)
-        self._seen = self._window_now()
-        self._seen_until = 0.0
+        self._max_age = timedelta(days=settings.max_event_age_days)
+        self._max_skew = timedelta(seconds=settings.max_clock_skew_seconds)
         self._counted: dict[tuple[type[Event], Fate], Metric] = {}
         self._free = {"max_free_bytes": settings.max_attrs_bytes, "max_free_depth": settings.max_attrs_depth}
 
@@ -181,18 +180,8 @@ class Ingest:
         return SpanReceipt(receipt.accepted, receipt.duplicates, traces.ignored, receipt.rejected)
 
     def _window(self) -> Window:
-        """The times that are accepted, to within WINDOW_S: to make one takes longer than to read an event."""
-        now = monotonic()
-        if now >= self._seen_until:
-            self._seen, self._seen_until = self._window_now(), now + WINDOW_S
-        return self._seen
-
-    def _window_now(self) -> Window:
-        return Window.around(
-            datetime.now(UTC),
-            max_age_days=self._settings.max_event_age_days,
-            max_skew_seconds=self._settings.max_clock_skew_seconds,
-        )
+        """The times that are accepted now."""
+        return Window.around(datetime.now(UTC), max_age=self._max_age, max_skew=self._max_skew)
 
     async def _commit(
         self, tenant: str, events: Sequence[Event], places: Sequence[int], refused: list[Rejected], size: int

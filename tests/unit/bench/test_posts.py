@@ -25,7 +25,7 @@ def calls() -> list[Call]:
 
 
 def test_every_event_is_accepted_as_it_was_meant(calls: list[Call]) -> None:
-    window = Window.around(NOW, max_age_days=7, max_skew_seconds=300)
+    window = Window.around(NOW, max_age=timedelta(days=7), max_skew=timedelta(seconds=300))
     body = ndjson(calls)
     batch = read(body, "application/x-ndjson", tenant="t", window=window, max_events=len(calls))
     assert batch.rejected == []

@@ -9,7 +9,7 @@ import textwrap
 # In a process of its own: what is frozen stays so.
 PROGRAM = """
     import gc, weakref
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
     from hubscope.entrypoints.collector import collect_seldom
     from hubscope.ingest.envelope import Window, read
 
@@ -17,7 +17,7 @@ PROGRAM = """
     gc.callbacks.append(lambda phase, about: collections.append(phase) if phase == "stop" else None)
     now = datetime.now(UTC)
     line = b'{"type":"tool_call","time":"%s","server":"s","tool":"t","status":"ok"}\\n' % now.isoformat().encode()
-    window = Window.around(now, max_age_days=7, max_skew_seconds=300)
+    window = Window.around(now, max_age=timedelta(days=7), max_skew=timedelta(seconds=300))
 
     def posts():
         collections.clear()

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.bridge
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
-WINDOW = Window.around(NOW, max_age_days=7, max_skew_seconds=300)
+WINDOW = Window.around(NOW, max_age=timedelta(days=7), max_skew=timedelta(seconds=300))
 ID = "0192f3a0-0000-7000-8000-000000000001"
 ASTRAL = "\U0001f600"
 DEEP = 20_000

@@ -20,7 +20,7 @@ from hubscope.ingest.spans import SpanLimits, Traces, read_traces
 from hubscope.model import ToolCall
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-WINDOW = Window.around(NOW, max_age_days=7, max_skew_seconds=300)
+WINDOW = Window.around(NOW, max_age=timedelta(days=7), max_skew=timedelta(seconds=300))
 START = int((NOW - timedelta(minutes=1)).timestamp()) * 10**9
 LIMITS = SpanLimits(attributes=5, attribute_chars=50)
 
