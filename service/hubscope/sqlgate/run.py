@@ -11,18 +11,20 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
+from hubscope.sqlgate.ahead import PLAIN, Foresight, Line, as_text, bound, statement
 from hubscope.sqlgate.config import Served
 from hubscope.sqlgate.guard import Inspected, inspect, place
-from hubscope.sqlgate.policy import QUERIES, Approved, approve
+from hubscope.sqlgate.policy import QUERIES, Approved, Foreseen, approve, foresee, foretold
 from hubscope.sqlgate.turns import Turns
 from hubscope.sqlgate.values import Shape, as_parameter, column, shape
 
@@ -36,6 +38,7 @@ LONG_TEXT: Final = 1_000
 """Characters; the guard takes up to 10 microseconds for each."""
 _READER: Final = ThreadPoolExecutor(1, "guard")
 """One thread: with more, the event loop would get its turn less often."""
+_CUSTOM_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 _PARAMETER: Final = re.compile(r"\$\d+")
 
 _AWAY: Final[tuple[type[Exception], ...]] = (
@@ -124,9 +127,10 @@ class Gate:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._verdicts: OrderedDict[str, _Verdict] = OrderedDict()
-        self._begin = "BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY"
+        self._first: tuple[str, ...] = ("BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY",)
         self._end = "COMMIT" if served.writable else "ROLLBACK"
         self._ending: set[asyncio.Task[None]] = set()
+        self._foresight = Foresight()
 
     # Life
 
@@ -226,6 +230,13 @@ class Gate:
         Raises:
             DatabaseAway, QueryTimedOut, QueryFailed: as the database's own errors are told.
         """
+        async with self._lent() as connection:
+            await connection.execute("; ".join(self._first))
+            yield connection
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """The same without the transaction, which is for the block to begin."""
         try:
             pool = await self._opened()
             if self._ending and pool.get_idle_size() == 0:  # sooner than another connection is made
@@ -235,7 +246,6 @@ class Gate:
                 connection = await pool.acquire()
             try:
                 try:
-                    await connection.execute(self._begin)
                     yield connection
                 finally:
                     await self._finish(connection)
@@ -319,12 +329,15 @@ class Gate:
             QueryRefused.
         """
         approved = await approve(connection, inspected, self.served.policy)
+        self._remember(sql, approved)
+        return approved
+
+    def _remember(self, sql: str, approved: Approved) -> None:
         if self.served.limits.verdict_s > 0:
             self._verdicts[sql] = _Verdict(approved, time.monotonic() + self.served.limits.verdict_s)
             self._verdicts.move_to_end(sql)
             while len(self._verdicts) > VERDICTS:
                 self._verdicts.popitem(last=False)
-        return approved
 
     async def query(self, sql: str, parameters: Sequence[Any] = (), *, client: str = "") -> Result:
         """Run one query.
@@ -344,12 +357,12 @@ class Gate:
         inspected = known.inspected if known else await self.checked(sql)
         async with self._in_time(), AsyncExitStack() as held:
             await held.enter_async_context(self.turns.turn(client))
-            connection = await held.enter_async_context(self.borrowed())
-            approved = known or await self.approve(connection, sql, inspected)
-            shapes, statement, arguments = await prepare(
-                connection, approved.inspected, parameters, self.served.limits.value_chars, self.served.limits.rows
+            connection = await held.enter_async_context(self._lent())
+            approved, prepared = await self._prepared(connection, sql, inspected, known, parameters)
+            shapes, text, arguments = fit(
+                prepared, inspected, parameters, self.served.limits.value_chars, self.served.limits.rows
             )
-            taken, truncated = await self._take(statement, arguments, shapes)
+            taken, truncated = await self._take(Line.of(connection), text, arguments, shapes)
             if not self.served.writable:  # what is only rolled back need not keep the answer waiting
                 self._end_behind(held.pop_all())
         return Result(
@@ -360,6 +373,51 @@ class Gate:
             approved.reads,
             (time.perf_counter() - started) * 1000,
         )
+
+    async def _prepared(
+        self,
+        connection: asyncpg.Connection,
+        sql: str,
+        inspected: Inspected,
+        known: Approved | None,
+        parameters: Sequence[Any],
+    ) -> tuple[Approved, Any]:
+        """Begin the transaction, ask the policy, and let the server parse what it approved: in one wait, or three.
+
+        Raises:
+            QueryRefused, QueryFailed.
+        """
+        settings = (_CUSTOM_PLAN,) if parameters else ()
+        foreseen = None if known else self._foreseen(inspected)
+        begin = self._first
+        if known or foreseen:
+            asked = (bound(PLAIN, [as_text(each) for each in foreseen.arguments]),) if foreseen else ()
+            ahead = [*map(statement, self._first), *asked, *map(statement, settings)]
+            heard, prepared = await Line.of(connection).prepare(ahead, inspected.sql)
+            approved = known
+            if foreseen and len(heard.completed) > len(self._first):  # the server came past the policy's question
+                approved = foretold(foreseen, heard.rows, self.served.policy)
+                if approved:
+                    self._remember(sql, approved)
+            if approved and not isinstance(prepared, asyncpg.PostgresError):
+                return approved, prepared
+            if isinstance(prepared, asyncpg.QueryCanceledError):
+                raise prepared
+            if approved and len(heard.completed) == len(ahead):
+                raise failed(prepared, inspected.sql) from prepared
+            begin = ("ROLLBACK", *begin)
+        await connection.execute("; ".join(begin))
+        approved = known or await self.approve(connection, sql, inspected)
+        self._foresight.learn(approved.closer)
+        for setting in settings:
+            await connection.execute(setting)
+        return approved, await describe(connection, inspected)
+
+    def _foreseen(self, inspected: Inspected) -> Foreseen | None:
+        """The policy's question in advance, where its answer is likely to be enough."""
+        path = self.database.path if self.database else ()
+        foreseen = foresee(inspected, self.served.policy, path)
+        return None if foreseen is None or self._foresight.knows(foreseen.keys) else foreseen
 
     def _end_behind(self, held: AsyncExitStack) -> None:
         """End the transaction and give back connection and turn while the answer is on its way."""
@@ -373,14 +431,14 @@ class Gate:
             task.exception()  # the connection was thrown away and the next one says why
 
     async def _take(
-        self, statement: Any, arguments: Sequence[Any], shapes: Sequence[Shape]
+        self, line: Line, text: str, arguments: Sequence[str | None], shapes: Sequence[Shape]
     ) -> tuple[_Taken, str | None]:
         """Rows, page by page, until the query ends or a limit is reached."""
         limits = self.served.limits
         wide = sum(each.wide for each in shapes)
         page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
         taken = _Taken()
-        async with aclosing(_pages(statement, arguments, page)) as pages:
+        async with aclosing(line.rows(text, [each.sent for each in shapes], arguments, page)) as pages:
             async for records in pages:
                 room = limits.rows - len(taken.rows)
                 if not self._add(records[:room], shapes, taken):
@@ -417,21 +475,6 @@ class Gate:
         return True
 
 
-async def _pages(statement: Any, arguments: Sequence[Any], page: int) -> AsyncGenerator[list[Any], None]:
-    """The rows of a statement, so many at a time.
-
-    The driver's own iteration hands out one row after the other, which takes longer than to receive them, and asks the
-    server once more to close what ROLLBACK closes anyway.
-    """
-    portal = aiter(statement.cursor(*arguments, prefetch=page))
-    records = await portal._bind_exec(page, None)
-    while records:
-        yield records
-        if portal._exhausted:
-            return
-        records = await portal._exec(page, None)
-
-
 async def _prepared(connection: asyncpg.Connection) -> None:
     """A new connection: check that texts mean there what they mean here, and plan the policy's statements once.
 
@@ -444,29 +487,44 @@ async def _prepared(connection: asyncpg.Connection) -> None:
         raise DatabaseAway("the server does not keep standard_conforming_strings on")
     others = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
     await connection.execute("".join(f"SET {name} = off;" for name in others))
-    await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [])
+    driver = getattr(connection, "_con", connection)
+    plain = await driver.prepare(QUERIES["plain"], name=PLAIN)
+    for planned in plain.fetch, partial(driver.fetch, QUERIES["plain"]):
+        await planned([], [], False, [], [], [], [], [], [], "true")
     await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
     await connection.execute("".join(f"RESET {name};" for name in others))
+    Line(driver, plain)
 
 
-async def prepare(
-    connection: asyncpg.Connection, inspected: Inspected, parameters: Sequence[Any], value_chars: int, rows: int
-) -> tuple[list[Shape], Any, list[str | None]]:
-    """Prepare a query twice: as it came, to learn its types, and inside ours.
-
-    Returns:
-        The shapes of its columns, the statement to run, and its arguments.
+async def describe(connection: asyncpg.Connection, inspected: Inspected) -> Any:
+    """A query prepared as it came, to learn its types.
 
     Raises:
-        QueryRefused: the parameters do not fit. QueryFailed: the database finds a mistake in it.
+        QueryFailed: the database finds a mistake in it.
     """
     try:
-        original = await connection.prepare(inspected.sql, name="")
+        return await connection.prepare(inspected.sql, name="")
     except asyncpg.QueryCanceledError:
         raise
     except asyncpg.PostgresError as error:
         raise failed(error, inspected.sql) from error
-    wanted = original.get_parameters()
+
+
+def fit(
+    prepared: Any, inspected: Inspected, parameters: Sequence[Any], value_chars: int, rows: int
+) -> tuple[list[Shape], str, list[str | None]]:
+    """The statement that runs.
+
+    Args:
+        prepared: the query as it came, prepared.
+
+    Returns:
+        The shapes of its columns, the text to run, and its arguments.
+
+    Raises:
+        QueryRefused: the parameters do not fit.
+    """
+    wanted = prepared.get_parameters()
     if len(wanted) != len(parameters):
         raise QueryRefused(
             f"the query has {len(wanted)} parameters"
@@ -479,12 +537,9 @@ async def prepare(
     ]
     shapes = [
         shape(each.name, each.type.schema, each.type.name, each.type.kind, value_chars)
-        for each in original.get_attributes()
+        for each in prepared.get_attributes()
     ]
-    text = wrap(inspected, [_type_sql(each) for each in wanted], shapes, rows + 1)
-    if arguments:
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-    return shapes, await connection.prepare(text, name=""), arguments
+    return shapes, wrap(inspected, [_type_sql(each) for each in wanted], shapes, rows + 1), arguments
 
 
 async def typed_query(connection: asyncpg.Connection, inspected: Inspected) -> tuple[str, Sequence[Any]]:

@@ -1,0 +1,333 @@
+"""Requests that travel together: messages of ours go out right before a request of the driver's, without a wait between.
+
+The driver sends one request and waits for its answer: a transaction, the policy's question and the query's own Parse
+would be three waits, in each of which two processes have to be woken. Here the first two are written ahead of the
+third. They hold no Sync, so to the server all are one: whatever fails, the server skips the rest, and the policy's
+question is asked in such a way that it fails unless its answer is a plain yes. The driver reads all that comes and stays
+in step by itself (its states skip what belongs to no request of its own; cancelling, errors and the end of a connection
+stay its business); a `Line` between it and the transport only listens to what came before the driver's own answer.
+
+Whatever is not as expected closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+MOST_HEARD: Final = 1024 * 1024
+"""Bytes that are listened to for one request: as many as no list of a query's names and columns takes."""
+
+STENCILS: Final = 64
+"""Of each connection; one takes a few kilobytes at most."""
+STENCIL_COLUMNS: Final = 100
+CLOSER_S: Final = 60.0
+CLOSER_NAMES: Final = 1_000
+
+PLAIN: Final = "hubscope_plain"
+"""What the policy's question is called on a connection."""
+
+_EXECUTE: Final = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+_DESCRIPTION: Final = b"tTnE"
+"""What the driver's own answer begins with, a failure of what went ahead included."""
+_AROUND: Final = b"12NSA"
+"""ParseComplete, BindComplete, NoticeResponse, ParameterStatus, NotificationResponse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the server answered to the messages that went ahead.
+
+    Attributes:
+        completed: the command tags, one for each statement that came to its end.
+        rows: of all of them together, values as text.
+    """
+
+    completed: tuple[str, ...]
+    rows: tuple[tuple[str | None, ...], ...]
+
+
+def statement(sql: str) -> bytes:
+    """Parse, Bind and Execute of a statement without parameters."""
+    return _parse(sql) + bound("", ())
+
+
+def bound(name: str, arguments: Sequence[str]) -> bytes:
+    """Bind and Execute of a prepared statement; arguments and results as text."""
+    values = [each.encode() for each in arguments]
+    return (
+        _message(
+            b"B",
+            b"\0%b\0\0\0" % name.encode(),
+            len(values).to_bytes(2, "big"),
+            *(part for value in values for part in (len(value).to_bytes(4, "big"), value)),
+            b"\0\0",
+        )
+        + _EXECUTE
+    )
+
+
+def array(values: Iterable[str | bool | None]) -> str:
+    """A one-dimensional array literal."""
+    return "{" + ",".join(_element(value) for value in values) + "}"
+
+
+def as_text(value: str | bool | Sequence[str | bool | None]) -> str:
+    """An argument of `bound`."""
+    if isinstance(value, str):
+        return value
+    return ("t" if value else "f") if isinstance(value, bool) else array(value)
+
+
+def _element(value: str | bool | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _parse(sql: str) -> bytes:
+    text = sql.encode()
+    if 0 in text:  # what stands behind it would be read as the rest of the message
+        raise asyncpg.InterfaceError("a statement holds a NUL character")
+    return _message(b"P", b"\0", text, b"\0\0\0")
+
+
+def _message(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def heard(data: bytes) -> Heard:
+    """What came up to the driver's own answer.
+
+    Raises:
+        asyncpg.InternalClientError: it is no such answer.
+    """
+    completed: list[str] = []
+    rows: list[tuple[str | None, ...]] = []
+    at, end = 0, len(data)
+    try:
+        while at + 5 <= end:
+            kind, stop = data[at], at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")
+            if kind in _DESCRIPTION:
+                return Heard(tuple(completed), tuple(rows))
+            if stop < at + 5 or stop > end:
+                break
+            if kind == 0x44:
+                rows.append(_row(data[at + 5 : stop]))
+            elif kind == 0x43:
+                completed.append(data[at + 5 : stop - 1].decode())
+            elif kind not in _AROUND:
+                break
+            at = stop
+    except ValueError as error:
+        raise asyncpg.InternalClientError("the server's answer cannot be read") from error
+    raise asyncpg.InternalClientError("the server's answer is not what was asked for")
+
+
+def _row(body: bytes) -> tuple[str | None, ...]:
+    """Raises: ValueError: it is no row."""
+    values: list[str | None] = []
+    at = 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        size = int.from_bytes(body[at : at + 4], "big", signed=True)
+        at += 4
+        if size < -1 or at + max(size, 0) > len(body):
+            raise ValueError("a value ends beyond its row")
+        if size == -1:
+            values.append(None)
+        else:
+            values.append(body[at : at + size].decode())
+            at += size
+    if at != len(body):
+        raise ValueError("a row goes on behind its values")
+    return tuple(values)
+
+
+class Line(asyncio.Protocol):
+    """What stands between the driver and its transport: passes everything on, and listens when it is told to.
+
+    Args:
+        connection: the driver's own, not a pool's proxy of it.
+        plain: the policy's question, prepared there under the name PLAIN. Kept, since the driver closes on the server
+            what nobody holds any more.
+    """
+
+    def __init__(self, connection: Any, plain: Any) -> None:
+        self._connection = connection
+        self._driver = connection._protocol
+        self._plain = plain
+        self._listening = False
+        self._heard = bytearray()
+        self._stencils: OrderedDict[Hashable, Any] = OrderedDict()
+        connection._transport.set_protocol(self)
+
+    @staticmethod
+    def of(connection: Any) -> Line:
+        """The line of a connection of the pool.
+
+        Raises:
+            asyncpg.InternalClientError: it has none.
+        """
+        line = connection._transport.get_protocol()
+        if not isinstance(line, Line):
+            raise asyncpg.InternalClientError("the connection is not set up")
+        return line
+
+    # Between the transport and the driver
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on."""
+        if self._listening:
+            self._heard += data
+            if len(self._heard) > MOST_HEARD:
+                self._listening = False
+        self._driver.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        told: bool | None = self._driver.eof_received()
+        return told
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Pass it on."""
+        self._driver.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._driver.resume_writing()
+
+    # Requests
+
+    async def prepare(self, ahead: Sequence[bytes], sql: str) -> tuple[Heard, Any]:
+        """Prepare a text, unnamed, behind other messages.
+
+        Args:
+            ahead: those messages, from `statement` and `bound`, one for each statement.
+            sql: the text.
+
+        Returns:
+            What was heard of the messages ahead, and the driver's prepared statement; or, in its place, the server's
+            error, which came from the first statement that was not completed.
+
+        Raises:
+            asyncpg.InterfaceError, asyncpg.InternalClientError: the connection is closed now. OSError: it was.
+        """
+        self._heard.clear()
+        self._listening = True
+        try:
+            self._write(*ahead)
+            try:
+                told = await self._connection.prepare(sql, name="")
+            except asyncpg.PostgresConnectionError:
+                raise
+            except asyncpg.PostgresError as error:
+                told = error
+            if not self._listening:
+                raise asyncpg.InternalClientError("the server's answer has no end")
+            answer = heard(bytes(self._heard))
+            if len(answer.completed) != len(ahead) and not isinstance(told, asyncpg.PostgresError):
+                raise asyncpg.InternalClientError("the server left out what went ahead")
+            return answer, told
+        except Exception:
+            self._connection.terminate()  # nobody knows what has been read of it
+            raise
+        finally:
+            self._listening = False
+            self._heard.clear()
+
+    async def rows(
+        self, sql: str, types: Sequence[str], arguments: Sequence[str | None], page: int
+    ) -> AsyncGenerator[list[Any], None]:
+        """Run a query in the transaction that is open, so many rows at a time.
+
+        The driver prepares a text before it runs it, to learn the types of its columns. Where those are known by the
+        text itself, Parse goes ahead of the driver's Bind, and rows are read by a stencil: a statement of the same
+        types. Its own iteration hands out one row after the other, which takes longer than to receive them, and asks
+        the server once more to close what the end of the transaction closes anyway.
+
+        Args:
+            sql: each of whose columns is of one of `types` whatever the database holds, each of whose parameters is
+                text.
+            types: names of types of pg_catalog.
+            arguments: of the parameters.
+            page: most rows of one list.
+        """
+        stencil = await self._stencil(types, len(arguments))
+        if stencil is None:
+            stencil = (await self._connection.prepare(sql, name=""))._state
+        else:
+            self._write(_parse(sql))
+        try:
+            records, _, ended = await self._driver.bind_execute(stencil, arguments, "rows", page, True, None)
+            while records:
+                yield records
+                if ended:
+                    return
+                records, _, ended = await self._driver.execute(stencil, "rows", page, True, None)
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError):
+            self._connection.terminate()
+            raise
+
+    async def _stencil(self, types: Sequence[str], arguments: int) -> Any:
+        key = (arguments, *types)
+        stencil = self._stencils.get(key)
+        if stencil is not None:
+            self._stencils.move_to_end(key)
+            return stencil
+        if not types or len(types) > STENCIL_COLUMNS:
+            return None
+        columns = ", ".join(f"NULL::pg_catalog.{each}" for each in types)
+        given = "".join(f", ${i}::pg_catalog.text" for i in range(1, arguments + 1))
+        sql = f"SELECT {columns} WHERE pg_catalog.num_nulls(0{given}) > 0"
+        stencil = (await self._connection.prepare(sql, name=""))._state
+        if not stencil.prepared:  # the driver would send the stencil's own text again
+            return None
+        self._stencils[key] = stencil
+        while len(self._stencils) > STENCILS:
+            self._stencils.popitem(last=False)
+        return stencil
+
+    def _write(self, *messages: bytes) -> None:
+        """Write what the driver's next request follows at once.
+
+        Raises:
+            asyncpg.InterfaceError: it cannot follow, or the connection is closed.
+        """
+        if self._connection.is_closed() or self._driver._is_cancelling():
+            raise asyncpg.InterfaceError("the connection is closed, or its last request not yet given up")
+        self._connection._transport.write(b"".join(messages))
+
+
+class Foresight:
+    """What was found to need a closer look lately: there the server is not asked in vain, which it would log."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[Hashable, float] = OrderedDict()
+
+    def learn(self, names: Iterable[Hashable]) -> None:
+        """These need a closer look."""
+        for name in names:
+            self._until[name] = time.monotonic() + CLOSER_S
+            self._until.move_to_end(name)
+        while len(self._until) > CLOSER_NAMES:
+            self._until.popitem(last=False)
+
+    def knows(self, names: Iterable[Hashable]) -> bool:
+        """Whether one of these needs a closer look."""
+        if not self._until:
+            return False
+        now = time.monotonic()
+        return any(self._until.get(name, 0.0) > now for name in names)
