@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+from asyncpg.protocol import Protocol
 
 MOST_HEARD: Final = 1024 * 1024
 """Bytes that are listened to for one request: as many as no list of a query's names and columns takes."""
@@ -152,37 +153,99 @@ def _row(body: bytes) -> tuple[str | None, ...]:
     return tuple(values)
 
 
-class Line(asyncio.Protocol):
-    """What stands between the driver and its transport: passes everything on, and listens when it is told to.
+async def dial(*arguments: Any, loop: Any = None, **keywords: Any) -> asyncpg.Connection:
+    """asyncpg.connect, with a `Line` on the way."""
+    running = loop or asyncio.get_running_loop()
+    connection = await asyncpg.connect(*arguments, loop=_Dialing(running), **keywords)
+    connection._loop = running
+    return connection
 
-    Args:
-        connection: the driver's own, not a pool's proxy of it.
-        plain: the policy's question, prepared there under the name PLAIN. Kept, since the driver closes on the server
-            what nobody holds any more.
+
+class _Dialing:
+    """An event loop that lays a line wherever the driver connects to a server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory: Any, *arguments: Any, **keywords: Any) -> Any:
+        return _ends(await self._loop.create_connection(_laid(factory), *arguments, **keywords))
+
+    async def create_unix_connection(self, factory: Any, *arguments: Any, **keywords: Any) -> Any:
+        return _ends(await self._loop.create_unix_connection(_laid(factory), *arguments, **keywords))
+
+    async def start_tls(self, *arguments: Any, **keywords: Any) -> Any:
+        transport = await self._loop.start_tls(*arguments, **keywords)
+        if transport is None:
+            return None
+        line = Line()
+        line.connection_made(transport)
+        return line
+
+
+def _laid(factory: Any) -> Any:
+    def make() -> Any:
+        protocol = factory()  # that of the driver, or the one that asks for TLS before there is that of the driver
+        return Line(protocol) if isinstance(protocol, Protocol) else protocol
+
+    return make
+
+
+def _ends(made: tuple[Any, Any]) -> tuple[Any, Any]:
+    transport, protocol = made
+    return (protocol, protocol.driver) if isinstance(protocol, Line) else (transport, protocol)
+
+
+class Line(asyncio.Protocol):
+    """What stands between the driver and its transport, to each of them the other one.
+
+    What it is told to put ahead goes out in one write with the driver's next message: a process that waits is woken by
+    each write.
+
+    Attributes:
+        driver: its protocol.
+        connection: the driver's own, not a pool's proxy of it; from `set_up` on.
     """
 
-    def __init__(self, connection: Any, plain: Any) -> None:
-        self._connection = connection
-        self._driver = connection._protocol
-        self._plain = plain
+    driver: Any
+    connection: Any
+
+    def __init__(self, driver: Any = None) -> None:
+        self.driver = driver
+        self.connection = None
+        self._transport: Any = None
+        self._ahead: list[bytes] = []
         self._listening = False
         self._heard = bytearray()
+        self._plain: Any = None
         self._stencils: OrderedDict[Hashable, Any] = OrderedDict()
-        connection._transport.set_protocol(self)
 
     @staticmethod
     def of(connection: Any) -> Line:
-        """The line of a connection of the pool.
+        """The line of a connection that `dial` made.
 
         Raises:
             asyncpg.InternalClientError: it has none.
         """
-        line = connection._transport.get_protocol()
+        line = connection._transport
         if not isinstance(line, Line):
-            raise asyncpg.InternalClientError("the connection is not set up")
+            raise asyncpg.InternalClientError("the connection has no line")
         return line
 
-    # Between the transport and the driver
+    async def set_up(self, connection: Any, plain: str) -> None:
+        """Prepare the policy's question under the name PLAIN; what nobody holds the driver closes on the server."""
+        self.connection = getattr(connection, "_con", connection)
+        self._plain = await self.connection.prepare(plain, name=PLAIN)
+
+    # Towards the driver: the transport calls
+
+    def connection_made(self, transport: Any) -> None:
+        """This is what the driver writes to."""
+        self._transport = transport
+        if self.driver is not None:
+            self.driver.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
@@ -190,24 +253,41 @@ class Line(asyncio.Protocol):
             self._heard += data
             if len(self._heard) > MOST_HEARD:
                 self._listening = False
-        self._driver.data_received(data)
+        self.driver.data_received(data)
 
     def eof_received(self) -> bool | None:
         """Pass it on."""
-        told: bool | None = self._driver.eof_received()
+        told: bool | None = self.driver.eof_received()
         return told
 
     def connection_lost(self, error: Exception | None) -> None:
         """Pass it on."""
-        self._driver.connection_lost(error)
+        self.driver.connection_lost(error)
 
     def pause_writing(self) -> None:
         """Pass it on."""
-        self._driver.pause_writing()
+        self.driver.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass it on."""
-        self._driver.resume_writing()
+        self.driver.resume_writing()
+
+    # Towards the transport: the driver calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def set_protocol(self, driver: Any) -> None:
+        """The driver comes after TLS."""
+        self.driver = driver
+        self._transport.set_protocol(self)
+
+    def write(self, data: Any) -> None:
+        """Write it behind what goes ahead of it."""
+        if self._ahead:
+            data = b"".join((*self._ahead, data))
+            self._ahead.clear()
+        self._transport.write(data)
 
     # Requests
 
@@ -228,9 +308,9 @@ class Line(asyncio.Protocol):
         self._heard.clear()
         self._listening = True
         try:
-            self._write(*ahead)
+            self._put(*ahead)
             try:
-                told = await self._connection.prepare(sql, name="")
+                told = await self.connection.prepare(sql, name="")
             except asyncpg.PostgresConnectionError:
                 raise
             except asyncpg.PostgresError as error:
@@ -242,11 +322,12 @@ class Line(asyncio.Protocol):
                 raise asyncpg.InternalClientError("the server left out what went ahead")
             return answer, told
         except Exception:
-            self._connection.terminate()  # nobody knows what has been read of it
+            self.connection.terminate()  # nobody knows what has been read of it
             raise
         finally:
             self._listening = False
             self._heard.clear()
+            self._ahead.clear()
 
     async def rows(
         self, sql: str, types: Sequence[str], arguments: Sequence[str | None], page: int
@@ -267,19 +348,21 @@ class Line(asyncio.Protocol):
         """
         stencil = await self._stencil(types, len(arguments))
         if stencil is None:
-            stencil = (await self._connection.prepare(sql, name=""))._state
+            stencil = (await self.connection.prepare(sql, name=""))._state
         else:
-            self._write(_parse(sql))
+            self._put(_parse(sql))
         try:
-            records, _, ended = await self._driver.bind_execute(stencil, arguments, "rows", page, True, None)
+            records, _, ended = await self.driver.bind_execute(stencil, arguments, "rows", page, True, None)
             while records:
                 yield records
                 if ended:
                     return
-                records, _, ended = await self._driver.execute(stencil, "rows", page, True, None)
+                records, _, ended = await self.driver.execute(stencil, "rows", page, True, None)
         except (asyncpg.InterfaceError, asyncpg.InternalClientError):
-            self._connection.terminate()
+            self.connection.terminate()
             raise
+        finally:
+            self._ahead.clear()
 
     async def _stencil(self, types: Sequence[str], arguments: int) -> Any:
         key = (arguments, *types)
@@ -292,7 +375,7 @@ class Line(asyncio.Protocol):
         columns = ", ".join(f"NULL::pg_catalog.{each}" for each in types)
         given = "".join(f", ${i}::pg_catalog.text" for i in range(1, arguments + 1))
         sql = f"SELECT {columns} WHERE pg_catalog.num_nulls(0{given}) > 0"
-        stencil = (await self._connection.prepare(sql, name=""))._state
+        stencil = (await self.connection.prepare(sql, name=""))._state
         if not stencil.prepared:  # the driver would send the stencil's own text again
             return None
         self._stencils[key] = stencil
@@ -300,15 +383,15 @@ class Line(asyncio.Protocol):
             self._stencils.popitem(last=False)
         return stencil
 
-    def _write(self, *messages: bytes) -> None:
-        """Write what the driver's next request follows at once.
+    def _put(self, *messages: bytes) -> None:
+        """Put these ahead of the driver's next request, which comes at once.
 
         Raises:
-            asyncpg.InterfaceError: it cannot follow, or the connection is closed.
+            asyncpg.InterfaceError: it cannot come, or the connection is closed.
         """
-        if self._connection.is_closed() or self._driver._is_cancelling():
+        if self.connection.is_closed() or self.driver._is_cancelling():
             raise asyncpg.InterfaceError("the connection is closed, or its last request not yet given up")
-        self._connection._transport.write(b"".join(messages))
+        self._ahead.extend(messages)
 
 
 class Foresight:

@@ -15,13 +15,12 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 import asyncpg
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
-from hubscope.sqlgate.ahead import PLAIN, Foresight, Line, as_text, bound, statement
+from hubscope.sqlgate.ahead import PLAIN, Foresight, Line, as_text, bound, dial, statement
 from hubscope.sqlgate.config import Served
 from hubscope.sqlgate.guard import Inspected, inspect, place
 from hubscope.sqlgate.policy import QUERIES, Approved, Foreseen, approve, foresee, foretold
@@ -39,6 +38,7 @@ LONG_TEXT: Final = 1_000
 _READER: Final = ThreadPoolExecutor(1, "guard")
 """One thread: with more, the event loop would get its turn less often."""
 _CUSTOM_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+_NO_NAMES: Final = ("{}", "{}", "f", "{}", "{}", "{}", "{}", "{}", "{}", "true")
 _PARAMETER: Final = re.compile(r"\$\d+")
 
 _AWAY: Final[tuple[type[Exception], ...]] = (
@@ -219,6 +219,7 @@ class Gate:
             timeout=limits.connection_timeout_ms / 1000,
             server_settings=self._session(database.path or ("pg_temp",)),
             max_cached_statement_lifetime=0,
+            connect=dial,
             init=_prepared,
             reset=let_go,
         )
@@ -265,7 +266,10 @@ class Gate:
 
         ROLLBACK undoes settings, too; session locks, which only functions of the operator's could take, it does not.
         """
-        if connection.is_closed():
+        try:
+            if connection.is_closed():
+                return
+        except asyncpg.InterfaceError:  # it was thrown away already
             return
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
@@ -487,13 +491,12 @@ async def _prepared(connection: asyncpg.Connection) -> None:
         raise DatabaseAway("the server does not keep standard_conforming_strings on")
     others = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
     await connection.execute("".join(f"SET {name} = off;" for name in others))
-    driver = getattr(connection, "_con", connection)
-    plain = await driver.prepare(QUERIES["plain"], name=PLAIN)
-    for planned in plain.fetch, partial(driver.fetch, QUERIES["plain"]):
-        await planned([], [], False, [], [], [], [], [], [], "true")
+    line = Line.of(connection)
+    await line.set_up(connection, QUERIES["plain"])
+    await line.prepare([bound(PLAIN, _NO_NAMES)], "SELECT 1")
+    await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [], [], [], "true")
     await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
     await connection.execute("".join(f"RESET {name};" for name in others))
-    Line(driver, plain)
 
 
 async def describe(connection: asyncpg.Connection, inspected: Inspected) -> Any:
