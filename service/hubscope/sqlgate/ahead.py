@@ -1,11 +1,11 @@
-"""Requests that travel together: messages of ours go out right before a request of the driver's, without a wait between.
+"""Requests that travel together: messages of ours go out with a request of the driver's, and nobody waits in between.
 
 The driver sends one request and waits for its answer: a transaction, the policy's question and the query's own Parse
-would be three waits, in each of which two processes have to be woken. Here the first two are written ahead of the
-third. They hold no Sync, so to the server all are one: whatever fails, the server skips the rest, and the policy's
-question is asked in such a way that it fails unless its answer is a plain yes. The driver reads all that comes and stays
-in step by itself (its states skip what belongs to no request of its own; cancelling, errors and the end of a connection
-stay its business); a `Line` between it and the transport only listens to what came before the driver's own answer.
+would be three waits, in each of which two processes have to be woken. Here the first two go ahead of the third. They
+hold no Sync, so to the server all are one: whatever fails, the server skips the rest, and the policy's question is asked
+in such a way that it fails unless its answer is a plain yes. The driver reads all that comes and stays in step by itself
+(its states skip what belongs to no request of its own; cancelling, errors and the end of a connection stay its
+business). A `Line` between it and the transport puts the messages ahead and listens to their answers.
 
 Whatever is not as expected closes the connection.
 """
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
-from asyncpg.protocol import Protocol
 
 MOST_HEARD: Final = 1024 * 1024
 """Bytes that are listened to for one request: as many as no list of a query's names and columns takes."""
@@ -170,32 +169,23 @@ class _Dialing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
 
-    async def create_connection(self, factory: Any, *arguments: Any, **keywords: Any) -> Any:
-        return _ends(await self._loop.create_connection(_laid(factory), *arguments, **keywords))
+    async def create_connection(self, factory: Any, *arguments: Any, **keywords: Any) -> tuple[Line, Any]:
+        """Both ends of a line over TCP."""
+        return _ends(await self._loop.create_connection(lambda: Line(factory()), *arguments, **keywords))
 
-    async def create_unix_connection(self, factory: Any, *arguments: Any, **keywords: Any) -> Any:
-        return _ends(await self._loop.create_unix_connection(_laid(factory), *arguments, **keywords))
+    async def create_unix_connection(self, factory: Any, *arguments: Any, **keywords: Any) -> tuple[Line, Any]:
+        """The same over a socket."""
+        return _ends(await self._loop.create_unix_connection(lambda: Line(factory()), *arguments, **keywords))
 
-    async def start_tls(self, *arguments: Any, **keywords: Any) -> Any:
-        transport = await self._loop.start_tls(*arguments, **keywords)
-        if transport is None:
-            return None
-        line = Line()
-        line.connection_made(transport)
-        return line
-
-
-def _laid(factory: Any) -> Any:
-    def make() -> Any:
-        protocol = factory()  # that of the driver, or the one that asks for TLS before there is that of the driver
-        return Line(protocol) if isinstance(protocol, Protocol) else protocol
-
-    return make
+    async def start_tls(self, line: Line, *arguments: Any, **keywords: Any) -> Line | None:
+        """A line within TLS; which protocol of the driver's ends it, `Line.set_protocol` says."""
+        transport = await self._loop.start_tls(line.transport, *arguments, **keywords)
+        return None if transport is None else Line(None, transport)
 
 
-def _ends(made: tuple[Any, Any]) -> tuple[Any, Any]:
-    transport, protocol = made
-    return (protocol, protocol.driver) if isinstance(protocol, Line) else (transport, protocol)
+def _ends(made: tuple[Any, Line]) -> tuple[Line, Any]:
+    line = made[1]
+    return line, line.driver
 
 
 class Line(asyncio.Protocol):
@@ -206,16 +196,14 @@ class Line(asyncio.Protocol):
 
     Attributes:
         driver: its protocol.
+        transport: what is below.
         connection: the driver's own, not a pool's proxy of it; from `set_up` on.
     """
 
-    driver: Any
-    connection: Any
-
-    def __init__(self, driver: Any = None) -> None:
+    def __init__(self, driver: Any, transport: Any = None) -> None:
         self.driver = driver
-        self.connection = None
-        self._transport: Any = None
+        self.transport = transport
+        self.connection: Any = None
         self._ahead: list[bytes] = []
         self._listening = False
         self._heard = bytearray()
@@ -243,9 +231,8 @@ class Line(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """This is what the driver writes to."""
-        self._transport = transport
-        if self.driver is not None:
-            self.driver.connection_made(self)
+        self.transport = transport
+        self.driver.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
@@ -275,19 +262,19 @@ class Line(asyncio.Protocol):
     # Towards the transport: the driver calls
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        return getattr(self.transport, name)
 
     def set_protocol(self, driver: Any) -> None:
-        """The driver comes after TLS."""
+        """The driver's protocol comes after the one that asks for TLS."""
         self.driver = driver
-        self._transport.set_protocol(self)
+        self.transport.set_protocol(self)
 
     def write(self, data: Any) -> None:
         """Write it behind what goes ahead of it."""
         if self._ahead:
             data = b"".join((*self._ahead, data))
             self._ahead.clear()
-        self._transport.write(data)
+        self.transport.write(data)
 
     # Requests
 

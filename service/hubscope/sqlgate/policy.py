@@ -152,20 +152,20 @@ def foretold(foreseen: Foreseen, rows: Sequence[tuple[str | None, ...]], policy:
     """
     inspected = foreseen.inspected
     found: dict[int, tuple[str, str]] = {}
-    asked = set()
-    for i, schema, name, more in rows:
-        if i is None or more != "f":
+    places = set()
+    for place_, schema, name, more in rows:
+        if place_ is None or more != "f":
             return None
-        asked.add(int(i))
+        places.add(int(place_))
         if schema is not None and name is not None:
-            found[int(i)] = (schema, name)
-    if asked != set(range(-1, len(inspected.relations) + 1)):
+            found[int(place_)] = (schema, name)
+    if places != set(range(-1, len(inspected.relations) + 1)):
         return None
-    for i, name_ in enumerate(inspected.relations, 1):
+    for i, named in enumerate(inspected.relations, 1):
         if i in found:
             if not policy.serves(*found[i]):
                 return None
-        elif name_.schema is not None or name_.name not in inspected.with_names:
+        elif named.schema is not None or named.name not in inspected.with_names:
             return None
     return Approved(inspected, tuple(sorted({f"{schema}.{name}" for schema, name in found.values()})))
 
