@@ -2,10 +2,10 @@
 
 The driver sends one request and waits for its answer: a transaction, the policy's question and the query's own Parse
 would be three waits, in each of which two processes have to be woken. Here the first two go ahead of the third. They
-hold no Sync, so to the server all are one: whatever fails, the server skips the rest, and the policy's question is asked
-in such a way that it fails unless its answer is a plain yes. The driver reads all that comes and stays in step by itself
-(its states skip what belongs to no request of its own; cancelling, errors and the end of a connection stay its
-business). A `Line` between it and the transport puts the messages ahead and listens to their answers.
+hold no Sync, so to the server all are one: whatever fails, the server skips the rest, and the policy's question is
+asked in such a way that it fails unless its answer is a plain yes. The driver stays in step by itself: cancelling,
+errors and the end of a connection are its business, and its states skip what belongs to no request of its own. A `Line`
+between it and the transport puts the messages ahead and listens to their answers.
 
 Whatever is not as expected closes the connection.
 """
@@ -34,8 +34,8 @@ PLAIN: Final = "hubscope_plain"
 """What the policy's question is called on a connection."""
 
 _EXECUTE: Final = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
-_DESCRIPTION: Final = b"tTnE"
-"""What the driver's own answer begins with, a failure of what went ahead included."""
+_DESCRIBE: Final = b"D\x00\x00\x00\x06S\x00"
+_ERROR: Final = 0x45
 _AROUND: Final = b"12NSA"
 """ParseComplete, BindComplete, NoticeResponse, ParameterStatus, NotificationResponse."""
 
@@ -47,10 +47,28 @@ class Heard:
     Attributes:
         completed: the command tags, one for each statement that came to its end.
         rows: of all of them together, values as text.
+        description: the messages that describe the parameters and columns of the text behind them, as they came; empty
+            where the server did not come that far.
+        answer: all of this as it came, the description included; empty as that is.
     """
 
     completed: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...]
+    description: bytes = b""
+    answer: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of a query that went out in one.
+
+    Attributes:
+        heard: of the messages ahead of it; None where it is, byte by byte, what was expected.
+        first: its first rows and whether they are all; or the server's error, whichever message it is of.
+    """
+
+    heard: Heard | None
+    first: tuple[list[Any], bool] | asyncpg.PostgresError
 
 
 def statement(sql: str) -> bytes:
@@ -106,22 +124,26 @@ def _message(kind: bytes, *parts: bytes) -> bytes:
 
 
 def heard(data: bytes) -> Heard:
-    """What came up to the driver's own answer.
+    """What came up to the description of the text that went behind, or to an error in its place.
 
     Raises:
         asyncpg.InternalClientError: it is no such answer.
     """
     completed: list[str] = []
     rows: list[tuple[str | None, ...]] = []
-    at, end = 0, len(data)
+    at, end, described = 0, len(data), 0
     try:
         while at + 5 <= end:
             kind, stop = data[at], at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")
-            if kind in _DESCRIPTION:
+            if kind == _ERROR:
                 return Heard(tuple(completed), tuple(rows))
             if stop < at + 5 or stop > end:
                 break
-            if kind == 0x44:
+            if kind in b"Tn" and described:
+                return Heard(tuple(completed), tuple(rows), data[described:stop], data[:stop])
+            if kind == 0x74:
+                described = at
+            elif kind == 0x44:
                 rows.append(_row(data[at + 5 : stop]))
             elif kind == 0x43:
                 completed.append(data[at + 5 : stop - 1].decode())
@@ -207,6 +229,8 @@ class Line(asyncio.Protocol):
         self._ahead: list[bytes] = []
         self._listening = False
         self._heard = bytearray()
+        self._holding = 0
+        self._at = 0
         self._plain: Any = None
         self._stencils: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -235,12 +259,46 @@ class Line(asyncio.Protocol):
         self.driver.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Pass it on."""
+        """Pass it on, but for what is held back."""
         if self._listening:
             self._heard += data
+            if self._holding:
+                self._hold_back()
+                return
             if len(self._heard) > MOST_HEARD:
                 self._listening = False
         self.driver.data_received(data)
+
+    def _hold_back(self) -> None:
+        """Keep answers to what went ahead from the driver, which would take their rows for its own.
+
+        They end with so many completed Parses, or with an error, which is the driver's to see.
+        """
+        data, end = self._heard, len(self._heard)
+        while self._at + 5 <= end:
+            kind, stop = data[self._at], self._at + 1 + int.from_bytes(data[self._at + 1 : self._at + 5], "big")
+            if kind == _ERROR:
+                self._let_go()
+                return
+            if stop < self._at + 5 or stop > MOST_HEARD:
+                self.transport.abort()
+                return
+            if stop > end:
+                return
+            if kind in b"NSA":  # they are of the session
+                self.driver.data_received(bytes(data[self._at : stop]))
+            self._at = stop
+            self._holding -= kind == 0x31
+            if not self._holding:
+                self._let_go()
+                return
+
+    def _let_go(self) -> None:
+        """The rest is the driver's."""
+        self._holding, self._listening = 0, False
+        rest = bytes(self._heard[self._at :])
+        if rest:
+            self.driver.data_received(rest)
 
     def eof_received(self) -> bool | None:
         """Pass it on."""
@@ -316,8 +374,68 @@ class Line(asyncio.Protocol):
             self._heard.clear()
             self._ahead.clear()
 
+    async def at_once(
+        self,
+        ahead: Sequence[bytes],
+        sql: str,
+        text: str,
+        types: Sequence[str],
+        arguments: Sequence[str | None],
+        page: int,
+        expected: bytes = b"",
+    ) -> Told | None:
+        """Describe one text and run another behind it, all with the messages ahead, in one wait.
+
+        Args:
+            ahead: from `statement` and `bound`, one for each statement.
+            sql: what is described.
+            text, types, arguments, page: as `rows` takes them.
+            expected: `Heard.answer` of the time before, if any: most times it is the same.
+
+        Returns:
+            What came of it; None, and nothing was done, where rows of these types were not read here before.
+
+        Raises:
+            asyncpg.InterfaceError, asyncpg.InternalClientError: the connection is closed now. OSError: it was.
+        """
+        stencil = self._stencils.get((len(arguments), *types))
+        if stencil is None:
+            return None
+        messages = [*ahead, _parse(sql), _DESCRIBE, _parse(text)]
+        self._heard.clear()
+        self._at, self._holding, self._listening = 0, sum(each.startswith(b"P") for each in messages), True
+        first: tuple[list[Any], bool] | asyncpg.PostgresError
+        try:
+            self._put(*messages)
+            try:
+                records, _, ended = await self.driver.bind_execute(stencil, arguments, "rows", page, True, None)
+                first = (records, ended)
+            except asyncpg.PostgresConnectionError:
+                raise
+            except asyncpg.PostgresError as error:
+                first = error
+            if expected and self._heard.startswith(expected):
+                return Told(None, first)
+            answer = heard(bytes(self._heard))
+            if len(answer.completed) != len(ahead) and not isinstance(first, asyncpg.PostgresError):
+                raise asyncpg.InternalClientError("the server left out what went ahead")
+            return Told(answer, first)
+        except Exception:
+            self.connection.terminate()
+            raise
+        finally:
+            if self._holding:  # given up: the driver waits for the end of what is under way
+                self._let_go()
+            self._heard.clear()
+            self._ahead.clear()
+
     async def rows(
-        self, sql: str, types: Sequence[str], arguments: Sequence[str | None], page: int
+        self,
+        sql: str,
+        types: Sequence[str],
+        arguments: Sequence[str | None],
+        page: int,
+        first: tuple[list[Any], bool] | None = None,
     ) -> AsyncGenerator[list[Any], None]:
         """Run a query in the transaction that is open, so many rows at a time.
 
@@ -332,14 +450,22 @@ class Line(asyncio.Protocol):
             types: names of types of pg_catalog.
             arguments: of the parameters.
             page: most rows of one list.
+            first: the first rows, where they came by `at_once`.
         """
+        if first is not None and first[1]:
+            if first[0]:
+                yield first[0]
+            return
         stencil = await self._stencil(types, len(arguments))
         if stencil is None:
             stencil = (await self.connection.prepare(sql, name=""))._state
-        else:
+        elif first is None:
             self._put(_parse(sql))
         try:
-            records, _, ended = await self.driver.bind_execute(stencil, arguments, "rows", page, True, None)
+            if first is not None:
+                records, ended = first
+            else:
+                records, _, ended = await self.driver.bind_execute(stencil, arguments, "rows", page, True, None)
             while records:
                 yield records
                 if ended:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import asyncpg
 
 from hubscope.errors import QueryRefused
-from hubscope.sqlgate.ahead import array
+from hubscope.sqlgate.ahead import PLAIN, array, as_text, bound
 from hubscope.sqlgate.guard import Inspected, Name, place
 from hubscope.sqlgate.vocabulary import FUNCTIONS, IN_DEFINITIONS, allowed_of, words
 from hubscope.store.queries import load
@@ -112,13 +112,13 @@ class Foreseen:
     """A query that, going by its text, names plain relations and built-in functions and operators only.
 
     Attributes:
-        arguments: what `plain` is asked with so that it fails unless that is so, and unless each relation is where it
-            is served.
+        asked: `plain` as a message that goes ahead, so that it fails unless that is so, and unless each relation is
+            where it is served.
         keys: of what is asked, for `Foresight`.
     """
 
     inspected: Inspected
-    arguments: tuple[Any, ...]
+    asked: bytes
     keys: tuple[Hashable, ...]
 
 
@@ -141,7 +141,8 @@ def foresee(inspected: Inspected, policy: Policy, path: Sequence[str]) -> Forese
             return None
         served.append(where)
         required.append(not of_with)
-    return Foreseen(inspected, tuple(names.plain_arguments(served, required)), names.keys())
+    arguments = [as_text(each) for each in names.plain_arguments(served, required)]
+    return Foreseen(inspected, bound(PLAIN, arguments), names.keys())
 
 
 def foretold(foreseen: Foreseen, rows: Sequence[tuple[str | None, ...]], policy: Policy) -> Approved | None:
