@@ -131,7 +131,7 @@ def heard(data: bytes) -> Heard:
     """
     completed: list[str] = []
     rows: list[tuple[str | None, ...]] = []
-    at, end, described = 0, len(data), 0
+    at, end, described = 0, len(data), -1
     try:
         while at + 5 <= end:
             kind, stop = data[at], at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")
@@ -139,7 +139,7 @@ def heard(data: bytes) -> Heard:
                 return Heard(tuple(completed), tuple(rows))
             if stop < at + 5 or stop > end:
                 break
-            if kind in b"Tn" and described:
+            if kind in b"Tn" and described >= 0:
                 return Heard(tuple(completed), tuple(rows), data[described:stop], data[:stop])
             if kind == 0x74:
                 described = at

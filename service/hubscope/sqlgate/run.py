@@ -473,14 +473,14 @@ class Gate:
                     if found and not isinstance(told.first, asyncpg.PostgresError):
                         return found, replace(plan, first=told.first)
                     if isinstance(told.first, asyncpg.PostgresError) and (
-                        found or isinstance(told.first, asyncpg.QueryCanceledError)
+                        found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
                     ):
                         raise told.first
                     self._described.pop(sql, None)
                     return await self._asked_anew(connection, sql, inspected, known, parameters, ("ROLLBACK", *begin))
             heard, prepared = await line.prepare(ahead, inspected.sql)
             approved = self._verdict(sql, known, foreseen, heard)
-            if isinstance(prepared, asyncpg.QueryCanceledError):
+            if isinstance(prepared, (asyncpg.QueryCanceledError, *_AWAY)):
                 raise prepared
             if approved and not isinstance(prepared, asyncpg.PostgresError):
                 described = _Described.of(prepared, heard, approved, foreseen)
@@ -645,7 +645,7 @@ async def describe(connection: asyncpg.Connection, inspected: Inspected) -> Any:
     """
     try:
         return await connection.prepare(inspected.sql, name="")
-    except asyncpg.QueryCanceledError:
+    except (asyncpg.QueryCanceledError, *_AWAY):
         raise
     except asyncpg.PostgresError as error:
         raise failed(error, inspected.sql) from error
