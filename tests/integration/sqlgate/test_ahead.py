@@ -17,7 +17,8 @@ import pytest
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused
 from hubscope.sqlgate import Gate, Narrowed
-from hubscope.sqlgate.ahead import Line
+from hubscope.sqlgate.ahead import Foresight, Line
+from hubscope.sqlgate.policy import CLOSER
 from hubscope.sqlgate.run import Result
 from tests.integration.sqlgate import test_attacks as attacks
 from tests.integration.sqlgate.conftest import Canary, eventually, gate_to
@@ -44,14 +45,19 @@ async def sample(sample: str) -> str:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each text that could go out in one, whether its answer was as expected."""
+    return noting(monkeypatch)
+
+
+def noting(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """The list that `at_once` is."""
     confirmed: list[bool] = []
     confirm = Gate._confirmed
 
-    def noting(*arguments: Any) -> Any:
+    def note(*arguments: Any) -> Any:
         confirmed.append(bool(found := confirm(*arguments)))
         return found
 
-    monkeypatch.setattr(Gate, "_confirmed", noting)
+    monkeypatch.setattr(Gate, "_confirmed", note)
     return confirmed
 
 
@@ -205,21 +211,34 @@ async def test_a_table_that_was_blocked_is_not_read_under_a_name_that_was_known(
         await gate.query("SELECT n FROM t")
 
 
-async def test_the_server_parses_nothing_that_the_policy_did_not_let_through(gate: Gate, canary: Canary) -> None:
+async def test_the_server_parses_nothing_that_the_policy_did_not_let_through(
+    gate: Gate, canary: Canary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To read a literal of such a type calls its domain's check: by Parse alone."""
     await canary.connection.execute("""
         CREATE FUNCTION sound(text) RETURNS boolean LANGUAGE plpgsql AS
-            $$ BEGIN PERFORM nextval('canary_seq'); RETURN true; END $$;
+            $$ BEGIN RAISE EXCEPTION 'it was heard'; END $$;
         CREATE DOMAIN heard AS text CHECK (sound(value));
         CREATE TABLE pairs (p heard[]);
     """)
-    before = await canary.state()
+    sql = "SELECT 1 FROM pairs WHERE p = '{x}'"
+    with pytest.raises(asyncpg.RaiseError, match="it was heard"):
+        await canary.connection.prepare(sql)
+    errors: list[Any] = []
+    prepare = Line.prepare
+
+    async def note(*arguments: Any) -> Any:
+        found = await prepare(*arguments)
+        errors.append(found[1])
+        return found
+
+    monkeypatch.setattr(Line, "prepare", note)
     for _ in range(3):
+        gate._foresight = Foresight()
         with pytest.raises(QueryRefused):
-            await gate.query("SELECT 1 FROM pairs WHERE p = '{x}'")
-    assert await canary.state() == before
-    await canary.connection.execute("SELECT 1 FROM pairs WHERE p = '{x}'")
-    assert await canary.state() != before
+            await gate.query(sql)
+    assert [type(error) for error in errors[-3:]] == [asyncpg.InvalidTextRepresentationError] * 3
+    assert all(CLOSER in str(error) for error in errors[-3:])
 
 
 async def test_a_mistake_that_only_the_data_make_is_told_each_time(gate: Gate, canary: Canary) -> None:
