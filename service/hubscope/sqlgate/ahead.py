@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Hashable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -521,9 +521,9 @@ class Foresight:
         while len(self._until) > CLOSER_NAMES:
             self._until.popitem(last=False)
 
-    def knows(self, names: Iterable[Hashable]) -> bool:
+    def knows(self, names: Callable[[], Iterable[Hashable]]) -> bool:
         """Whether one of these needs a closer look."""
         if not self._until:
             return False
         now = time.monotonic()
-        return any(self._until.get(name, 0.0) > now for name in names)
+        return any(self._until.get(name, 0.0) > now for name in names())

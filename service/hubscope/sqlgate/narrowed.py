@@ -23,7 +23,7 @@ class Narrowed(Gate):
         vars(self).update(vars(whole))
         self._whole = whole
         literal = value.replace("'", "''")
-        self._first = (*whole._first, f"SET LOCAL {setting} = '{literal}'")
+        self._begin_with(*whole._first, f"SET LOCAL {setting} = '{literal}'")
 
     async def _opened(self) -> asyncpg.Pool:
         pool = await self._whole._opened()

@@ -114,12 +114,15 @@ class Foreseen:
     Attributes:
         asked: `plain` as a message that goes ahead, so that it fails unless that is so, and unless each relation is
             where it is served.
-        keys: of what is asked, for `Foresight`.
     """
 
     inspected: Inspected
     asked: bytes
-    keys: tuple[Hashable, ...]
+    names: _Names
+
+    def keys(self) -> tuple[Hashable, ...]:
+        """Of what is asked, for `Foresight`."""
+        return self.names.keys()
 
 
 def foresee(inspected: Inspected, policy: Policy, path: Sequence[str]) -> Foreseen | None:
@@ -142,7 +145,7 @@ def foresee(inspected: Inspected, policy: Policy, path: Sequence[str]) -> Forese
         served.append(where)
         required.append(not of_with)
     arguments = [as_text(each) for each in names.plain_arguments(served, required)]
-    return Foreseen(inspected, bound(PLAIN, arguments), names.keys())
+    return Foreseen(inspected, bound(PLAIN, arguments), names)
 
 
 def foretold(foreseen: Foreseen, rows: Sequence[tuple[str | None, ...]], policy: Policy) -> Approved | None:

@@ -188,11 +188,16 @@ class Gate:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._verdicts: OrderedDict[str, _Verdict] = OrderedDict()
-        self._first: tuple[str, ...] = ("BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY",)
+        self._begin_with("BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY")
         self._end = "COMMIT" if served.writable else "ROLLBACK"
         self._ending: set[asyncio.Task[None]] = set()
         self._foresight = Foresight()
         self._described: OrderedDict[str, _Described] = OrderedDict()
+
+    def _begin_with(self, *statements: str) -> None:
+        """The statements that every transaction begins with."""
+        self._first: tuple[str, ...] = statements
+        self._first_messages = tuple(map(statement, statements))
 
     # Life
 
@@ -461,7 +466,7 @@ class Gate:
         begin = self._first
         if known or foreseen:
             line = Line.of(connection)
-            ahead = [*map(statement, self._first), *([foreseen.asked] if foreseen else []), *map(statement, settings)]
+            ahead = [*self._first_messages, *([foreseen.asked] if foreseen else []), *map(statement, settings)]
             plan = self._expected(last, inspected, parameters)
             if last and plan:
                 expected = last.answer if foreseen else b""

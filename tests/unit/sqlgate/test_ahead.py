@@ -206,15 +206,15 @@ def test_what_goes_ahead_is_one_write_with_what_follows() -> None:
 
 def test_what_needed_a_closer_look_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     foresight = Foresight()
-    assert not foresight.knows(["a"])
+    assert not foresight.knows(lambda: ["a"])
     foresight.learn(["a"])
-    assert foresight.knows(["b", "a"])
-    assert not foresight.knows(["b"])
+    assert foresight.knows(lambda: ["b", "a"])
+    assert not foresight.knows(lambda: ["b"])
     foresight.learn(range(ahead.CLOSER_NAMES))
-    assert not foresight.knows(["a"])
+    assert not foresight.knows(lambda: ["a"])
     monkeypatch.setattr(ahead, "CLOSER_S", -1)
     foresight.learn(["c"])
-    assert not foresight.knows(["c"])
+    assert not foresight.knows(lambda: ["c"])
 
 
 def test_nothing_heard_is_nothing_completed() -> None:
