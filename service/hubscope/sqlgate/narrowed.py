@@ -10,7 +10,7 @@ from hubscope.sqlgate.run import Gate
 class Narrowed(Gate):
     """A gate whose every transaction has one setting more, which views of the database ask for.
 
-    It is set in the statement that begins the transaction and gone with its end, so a connection that somebody else
+    It is set where the transaction begins and gone with its end, so a connection that somebody else
     takes next knows nothing of it; and a query can change no setting.
 
     Args:
@@ -23,7 +23,7 @@ class Narrowed(Gate):
         vars(self).update(vars(whole))
         self._whole = whole
         literal = value.replace("'", "''")
-        self._begin = f"{whole._begin}; SET LOCAL {setting} = '{literal}'"
+        self._begin_with(*whole._first, f"SET LOCAL {setting} = '{literal}'")
 
     async def _opened(self) -> asyncpg.Pool:
         pool = await self._whole._opened()

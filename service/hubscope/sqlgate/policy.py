@@ -9,7 +9,7 @@ in the bodies of views and domains) must come from a reviewed extension or from 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import asyncpg
 
 from hubscope.errors import QueryRefused
+from hubscope.sqlgate.ahead import PLAIN, array, as_text, bound
 from hubscope.sqlgate.guard import Inspected, Name, place
 from hubscope.sqlgate.vocabulary import FUNCTIONS, IN_DEFINITIONS, allowed_of, words
 from hubscope.store.queries import load
@@ -92,10 +93,87 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A query that passed, and the relations that it reads, as `schema.name`, those inside views included."""
+    """A query that passed.
+
+    Attributes:
+        reads: the relations that it reads, as `schema.name`, those inside views included.
+        closer: keys of `keys` that `plain` did not suffice for.
+    """
 
     inspected: Inspected
     reads: tuple[str, ...] = field(default_factory=tuple)
+    closer: tuple[Hashable, ...] = ()
+
+
+CLOSER: Final = "hubscope looks at this query more closely"
+"""Told in the server's log, with SQLSTATE 22P02, where the policy's question that went ahead was not enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A query that, going by its text, names plain relations and built-in functions and operators only.
+
+    Attributes:
+        asked: `plain` as a message that goes ahead, so that it fails unless that is so, and unless each relation is
+            where it is served.
+    """
+
+    inspected: Inspected
+    asked: bytes
+    names: _Names
+
+    def keys(self) -> tuple[Hashable, ...]:
+        """Of what is asked, for `Foresight`."""
+        return self.names.keys()
+
+
+def foresee(inspected: Inspected, policy: Policy, path: Sequence[str]) -> Foreseen | None:
+    """The policy's question in advance; None where it is known that `plain` would not be enough.
+
+    Args:
+        path: search path of the query, without pg_catalog, which comes first.
+    """
+    names = _Names.of(inspected)
+    if inspected.types or not names.are_plain():
+        return None
+    served, required = [], []
+    for name in names.relations:
+        anywhere = name.schema is None
+        where = [each for each in (("pg_catalog", *path) if anywhere else (name.schema,)) if each is not None]
+        where = [schema for schema in where if policy.serves(schema, name.name)]
+        of_with = anywhere and name.name in inspected.with_names
+        if (not where and not of_with) or (anywhere and name.name.startswith("pg_")):
+            return None
+        served.append(where)
+        required.append(not of_with)
+    arguments = [as_text(each) for each in names.plain_arguments(served, required)]
+    return Foreseen(inspected, bound(PLAIN, arguments), names)
+
+
+def foretold(foreseen: Foreseen, rows: Sequence[tuple[str | None, ...]], policy: Policy) -> Approved | None:
+    """The verdict on a question that went ahead and came to its end; None where something is not as it must be then.
+
+    Args:
+        rows: of `plain`, as text.
+    """
+    inspected = foreseen.inspected
+    found: dict[int, tuple[str, str]] = {}
+    places = set()
+    for place_, schema, name, more in rows:
+        if place_ is None or more != "f":
+            return None
+        places.add(int(place_))
+        if schema is not None and name is not None:
+            found[int(place_)] = (schema, name)
+    if places != set(range(-1, len(inspected.relations) + 1)):
+        return None
+    for i, named in enumerate(inspected.relations, 1):
+        if i in found:
+            if not policy.serves(*found[i]):
+                return None
+        elif named.schema is not None or named.name not in inspected.with_names:
+            return None
+    return Approved(inspected, tuple(sorted({f"{schema}.{name}" for schema, name in found.values()})))
 
 
 async def approve(connection: asyncpg.Connection, inspected: Inspected, policy: Policy) -> Approved:
@@ -106,9 +184,12 @@ async def approve(connection: asyncpg.Connection, inspected: Inspected, policy: 
     """
     names = _Names.of(inspected)
     check = _Check(inspected, policy, names)
+    closer: list[int] = []
     if not inspected.types and names.are_plain():
-        first, *found = await connection.fetch(QUERIES["plain"], *names.plain_arguments())
-        if not (first["more"] or any(row["more"] for row in found)):
+        rows = await connection.fetch(QUERIES["plain"], *names.plain_arguments())
+        closer = [row["i"] for row in rows if row["more"]]
+        if not closer:
+            found = [row for row in rows if row["name"] is not None]
             await check.relations(connection, {"named": found})
             return Approved(inspected, tuple(sorted({f"{row['schema']}.{row['name']}" for row in found})))
     facts: dict[str, list[Any]] = {}
@@ -122,7 +203,7 @@ async def approve(connection: asyncpg.Connection, inspected: Inspected, policy: 
     check.casts(facts.get("cast", []))
     await check.definitions(connection, facts.get("definition", []))
     reads = {f"{row['schema']}.{row['name']}" for how in ("named", "view", "child") for row in facts.get(how, [])}
-    return Approved(inspected, tuple(sorted(reads)))
+    return Approved(inspected, tuple(sorted(reads)), names.keys(closer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +238,23 @@ class _Names:
             each.schema is None for each in self.operators
         )
 
-    def plain_arguments(self) -> list[Any]:
-        """What the query `plain` is asked with. Only of names that are plain."""
+    def keys(self, places: Sequence[int] | None = None) -> tuple[Hashable, ...]:
+        """What `plain` tells about, by the `i` of its rows: the database, the query's words, each relation; all of them
+        unless it is said which."""
+        words = (self.functions, self.operators, self.fields, self.whole_rows)
+        known: dict[int, Hashable] = {0: "", -1: _without_places(words)}
+        known |= {i: (name.schema, name.name) for i, name in enumerate(self.relations, 1)}
+        return tuple(known.values() if places is None else (known[i] for i in places))
+
+    def plain_arguments(
+        self, served: Sequence[Sequence[str]] | None = None, required: Sequence[bool] | None = None
+    ) -> list[Any]:
+        """What the query `plain` is asked with. Only of names that are plain.
+
+        Args:
+            served, required: of each relation the schemas in which it is served, and whether it has to be there. With
+                them the question fails instead of telling that there is more.
+        """
         functions = [each.name for each in self.functions]
         fields = [each.name for each in self.fields]
         return [
@@ -169,6 +265,9 @@ class _Names:
             functions + [name for name in fields if name in FUNCTIONS],
             functions,
             [name for name in fields if name not in FUNCTIONS],
+            [None] * len(self.relations) if served is None else [array(each) for each in served],
+            [False] * len(self.relations) if required is None else list(required),
+            "true" if served is None else CLOSER,
         ]
 
     def arguments(self) -> list[Any]:
@@ -184,6 +283,10 @@ class _Names:
             [each.name for each in self.fields],
             self.whole_rows,
         ]
+
+
+def _without_places(words: tuple[Any, ...]) -> Hashable:
+    return tuple(tuple(each[:2] for each in names) if isinstance(names, tuple) else names for names in words)
 
 
 def _quoted(name: str) -> str:

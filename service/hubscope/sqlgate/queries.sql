@@ -206,17 +206,17 @@ LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
 
 -- name: plain
 -- What `resolve` would tell of a query that names relations and built-in functions and operators only, and whether there
--- is more to tell, so that `resolve` has to be asked: one row for the database (i = 0), one for each relation that was
--- found (`i` is its 1-based place). It reads single index entries, a fifth of the work.
+-- is more to tell, so that `resolve` has to be asked: one row for the database (i = 0), one for the words of the query
+-- (i = -1), and one for each relation that it names (`i` is its 1-based place; without a name where there is none). It
+-- reads single index entries, a fifth of the work.
 -- Parameters: schemas ('' or quoted) and names (quoted with '' as schema, else plain) of relations; whether a row may be
 -- used as one value; names of operators; of functions and fields that are built in and allowed; of functions, which may
--- be types; of the other fields.
+-- be types; of the other fields; for each relation the schemas in which it would be served (an array as text, null where
+-- the server need not compare), and whether it has to be there; and what `more` is where it is so: 'true', or a word
+-- that is no boolean. With that, the statement fails instead, and what follows it on the line is skipped by the server.
 -- `more` may be true in vain, never false in vain: what makes a branch of `resolve` answer is here without its details.
 SELECT 0 AS i, NULL::text AS schema, NULL::text AS name,
-    (
-        SELECT true FROM pg_catalog.pg_operator AS o WHERE o.oid >= 16384 AND o.oprname = ANY ($4::text[]) LIMIT 1
-    ) IS NOT NULL
-    OR (
+    CAST(CASE WHEN (
         SELECT true
         FROM pg_catalog.pg_cast AS k
         WHERE k.oid >= 16384 AND k.castfunc <> 0
@@ -227,6 +227,11 @@ SELECT 0 AS i, NULL::text AS schema, NULL::text AS name,
                 LIMIT 1
             ) IS NULL
         LIMIT 1
+    ) IS NOT NULL THEN $10::text ELSE 'false' END AS boolean) AS more
+UNION ALL
+SELECT -1, NULL, NULL,
+    CAST(CASE WHEN (
+        SELECT true FROM pg_catalog.pg_operator AS o WHERE o.oid >= 16384 AND o.oprname = ANY ($4::text[]) LIMIT 1
     ) IS NOT NULL
     OR (
         SELECT true
@@ -249,21 +254,30 @@ SELECT 0 AS i, NULL::text AS schema, NULL::text AS name,
         JOIN pg_catalog.pg_type AS y ON y.oid = p.proargtypes[0]
         WHERE y.typtype IN ('c', 'd', 'p') OR p.provariadic <> 0
         LIMIT 1
-    ) IS NOT NULL AS more
+    ) IS NOT NULL THEN $10::text ELSE 'false' END AS boolean)
 UNION ALL
 SELECT r.i::int, n.nspname, c.relname,
-    c.relkind IN ('v', 'm') OR c.relhasrules OR c.relhassubclass OR c.relispartition
-    OR (SELECT true FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid LIMIT 1) IS NOT NULL
-    OR (
-        SELECT true
-        FROM pg_catalog.pg_attribute AS a
-        JOIN pg_catalog.pg_type AS y ON y.oid = a.atttypid
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid >= 16384
-            AND (y.typtype IN ('c', 'r', 'm') OR y.typelem <> 0 OR $3::boolean)
-        LIMIT 1
-    ) IS NOT NULL
-FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) WITH ORDINALITY AS r (schema, name, i)
-JOIN pg_catalog.pg_class AS c
+    CAST(CASE
+        WHEN c.oid IS NULL THEN CASE WHEN r.required THEN $10::text ELSE 'false' END
+        WHEN c.relkind IN ('v', 'm') OR c.relhasrules OR c.relhassubclass OR c.relispartition
+            OR (r.served IS NOT NULL AND n.nspname <> ALL (r.served::text[]))
+            OR (SELECT true FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = c.oid LIMIT 1) IS NOT NULL
+            OR (
+                SELECT true
+                FROM pg_catalog.pg_attribute AS a
+                JOIN pg_catalog.pg_type AS y ON y.oid = a.atttypid
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid >= 16384
+                    AND (y.typtype IN ('c', 'r', 'm') OR y.typelem <> 0 OR $3::boolean)
+                LIMIT 1
+            ) IS NOT NULL
+            THEN $10::text
+        ELSE 'false'
+    END AS boolean)
+FROM ROWS FROM (
+    pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($8::text[]),
+    pg_catalog.unnest($9::boolean[])
+) WITH ORDINALITY AS r (schema, name, served, required, i)
+LEFT JOIN pg_catalog.pg_class AS c
     ON c.oid = CASE
         WHEN r.schema = '' THEN pg_catalog.to_regclass(r.name)::oid
         -- Not to_regclass, which tells by its error of a schema that may not be used.
@@ -273,7 +287,7 @@ JOIN pg_catalog.pg_class AS c
             WHERE x.relname = r.name AND x.relnamespace = pg_catalog.to_regnamespace(r.schema)::oid
         )
     END
-JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 
 -- name: operators_of
 -- Which of these functions implement an operator of pg_catalog.

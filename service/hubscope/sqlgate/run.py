@@ -11,18 +11,19 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncpg
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
+from hubscope.sqlgate.ahead import PLAIN, Foresight, Heard, Line, Told, bound, dial, statement
 from hubscope.sqlgate.config import Served
 from hubscope.sqlgate.guard import Inspected, inspect, place
-from hubscope.sqlgate.policy import QUERIES, Approved, approve
+from hubscope.sqlgate.policy import QUERIES, Approved, Foreseen, approve, foresee, foretold
 from hubscope.sqlgate.turns import Turns
 from hubscope.sqlgate.values import Shape, as_parameter, column, shape
 
@@ -31,11 +32,16 @@ PAGE_BYTES: Final = 8 * 1024 * 1024
 
 PAGE_ROWS: Final = 1_000
 VERDICTS: Final = 256
+DESCRIPTIONS: Final = 256
+DESCRIPTION_S: Final = 60.0
+DESCRIPTION_BYTES: Final = 20_000
 END_TIMEOUT_S: Final = 2.0
 LONG_TEXT: Final = 1_000
 """Characters; the guard takes up to 10 microseconds for each."""
 _READER: Final = ThreadPoolExecutor(1, "guard")
 """One thread: with more, the event loop would get its turn less often."""
+_CUSTOM_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+_NO_NAMES: Final = ("{}", "{}", "f", "{}", "{}", "{}", "{}", "{}", "{}", "true")
 _PARAMETER: Final = re.compile(r"\$\d+")
 
 _AWAY: Final[tuple[type[Exception], ...]] = (
@@ -107,6 +113,64 @@ class _Taken:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What was found out about a text, for the server to say again.
+
+    Attributes:
+        parameters, columns: as the driver tells them.
+        description: the server's own words for them, which name columns, types and tables by oid.
+        answer: the same with the answer to the policy's question before it; empty where that was not asked.
+        approved: what came of that answer.
+        foreseen: the question.
+        plan: what runs when there are no parameters.
+        until: when it is no longer remembered, in seconds of the monotonic clock.
+    """
+
+    parameters: Sequence[Any]
+    columns: Sequence[Any]
+    description: bytes = b""
+    answer: bytes = b""
+    approved: Approved | None = None
+    foreseen: Foreseen | None = None
+    plan: _Plan | None = None
+    until: float = 0.0
+
+    @staticmethod
+    def of(
+        prepared: Any, heard: Heard | None = None, approved: Approved | None = None, foreseen: Foreseen | None = None
+    ) -> _Described:
+        """What a prepared statement tells."""
+        parameters, columns = prepared.get_parameters(), prepared.get_attributes()
+        if heard is None:
+            return _Described(parameters, columns)
+        until = time.monotonic() + DESCRIPTION_S
+        answer = heard.answer if foreseen else b""
+        return _Described(parameters, columns, heard.description, answer, approved, foreseen, None, until)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What runs.
+
+    Attributes:
+        shapes: of its columns.
+        text, arguments: the statement.
+        page: most rows at a time.
+        first: the first rows, and whether they are all, when they are here already.
+    """
+
+    shapes: list[Shape]
+    text: str
+    arguments: list[str | None]
+    page: int
+    first: tuple[list[Any], bool] | None = None
+
+    @property
+    def sent(self) -> list[str]:
+        return [each.sent for each in self.shapes]
+
+
 class Gate:
     """A database, served: queries go in as text, answers come out as rows, and nothing else happens.
 
@@ -124,9 +188,16 @@ class Gate:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._verdicts: OrderedDict[str, _Verdict] = OrderedDict()
-        self._begin = "BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY"
+        self._begin_with("BEGIN READ WRITE" if served.writable else "BEGIN READ ONLY")
         self._end = "COMMIT" if served.writable else "ROLLBACK"
         self._ending: set[asyncio.Task[None]] = set()
+        self._foresight = Foresight()
+        self._described: OrderedDict[str, _Described] = OrderedDict()
+
+    def _begin_with(self, *statements: str) -> None:
+        """The statements that every transaction begins with."""
+        self._first: tuple[str, ...] = statements
+        self._first_messages = tuple(map(statement, statements))
 
     # Life
 
@@ -215,6 +286,7 @@ class Gate:
             timeout=limits.connection_timeout_ms / 1000,
             server_settings=self._session(database.path or ("pg_temp",)),
             max_cached_statement_lifetime=0,
+            connect=dial,
             init=_prepared,
             reset=let_go,
         )
@@ -226,6 +298,13 @@ class Gate:
         Raises:
             DatabaseAway, QueryTimedOut, QueryFailed: as the database's own errors are told.
         """
+        async with self._lent() as connection:
+            await connection.execute("; ".join(self._first))
+            yield connection
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """The same without the transaction, which is for the block to begin."""
         try:
             pool = await self._opened()
             if self._ending and pool.get_idle_size() == 0:  # sooner than another connection is made
@@ -235,7 +314,6 @@ class Gate:
                 connection = await pool.acquire()
             try:
                 try:
-                    await connection.execute(self._begin)
                     yield connection
                 finally:
                     await self._finish(connection)
@@ -255,7 +333,10 @@ class Gate:
 
         ROLLBACK undoes settings, too; session locks, which only functions of the operator's could take, it does not.
         """
-        if connection.is_closed():
+        try:
+            if connection.is_closed():
+                return
+        except asyncpg.InterfaceError:  # it was thrown away already
             return
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
@@ -319,12 +400,15 @@ class Gate:
             QueryRefused.
         """
         approved = await approve(connection, inspected, self.served.policy)
+        self._remember(sql, approved)
+        return approved
+
+    def _remember(self, sql: str, approved: Approved) -> None:
         if self.served.limits.verdict_s > 0:
             self._verdicts[sql] = _Verdict(approved, time.monotonic() + self.served.limits.verdict_s)
             self._verdicts.move_to_end(sql)
             while len(self._verdicts) > VERDICTS:
                 self._verdicts.popitem(last=False)
-        return approved
 
     async def query(self, sql: str, parameters: Sequence[Any] = (), *, client: str = "") -> Result:
         """Run one query.
@@ -344,22 +428,146 @@ class Gate:
         inspected = known.inspected if known else await self.checked(sql)
         async with self._in_time(), AsyncExitStack() as held:
             await held.enter_async_context(self.turns.turn(client))
-            connection = await held.enter_async_context(self.borrowed())
-            approved = known or await self.approve(connection, sql, inspected)
-            shapes, statement, arguments = await prepare(
-                connection, approved.inspected, parameters, self.served.limits.value_chars, self.served.limits.rows
-            )
-            taken, truncated = await self._take(statement, arguments, shapes)
+            connection = await held.enter_async_context(self._lent())
+            approved, plan = await self._planned(connection, sql, inspected, known, parameters)
+            taken, truncated = await self._take(Line.of(connection), plan)
             if not self.served.writable:  # what is only rolled back need not keep the answer waiting
                 self._end_behind(held.pop_all())
         return Result(
-            tuple((each.name, each.type) for each in shapes),
+            tuple((each.name, each.type) for each in plan.shapes),
             tuple(taken.rows),
             truncated,
             tuple(taken.cut),
             approved.reads,
             (time.perf_counter() - started) * 1000,
         )
+
+    async def _planned(
+        self,
+        connection: asyncpg.Connection,
+        sql: str,
+        inspected: Inspected,
+        known: Approved | None,
+        parameters: Sequence[Any],
+    ) -> tuple[Approved, _Plan]:
+        """Begin the transaction, ask the policy, let the server parse what it approved, and lay out what runs.
+
+        In one wait, with the first rows, where the same text was described before and is described in the same way now;
+        in two, where the policy's question can go ahead; else in four.
+
+        Raises:
+            QueryRefused, QueryFailed.
+        """
+        settings = (_CUSTOM_PLAN,) if parameters else ()
+        last = self._described.get(sql)
+        if last is not None and last.until < time.monotonic():
+            last = None
+        foreseen = None if known else self._foreseen(inspected, last)
+        begin = self._first
+        if known or foreseen:
+            line = Line.of(connection)
+            ahead = [*self._first_messages, *([foreseen.asked] if foreseen else []), *map(statement, settings)]
+            plan = self._expected(last, inspected, parameters)
+            if last and plan:
+                expected = last.answer if foreseen else b""
+                told = await line.at_once(
+                    ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected
+                )
+                if told:
+                    found = self._confirmed(sql, told, known, foreseen, last)
+                    if found and not isinstance(told.first, asyncpg.PostgresError):
+                        return found, replace(plan, first=told.first)
+                    if isinstance(told.first, asyncpg.PostgresError) and (
+                        found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
+                    ):
+                        raise told.first
+                    self._described.pop(sql, None)
+                    return await self._asked_anew(connection, sql, inspected, known, parameters, ("ROLLBACK", *begin))
+            heard, prepared = await line.prepare(ahead, inspected.sql)
+            approved = self._verdict(sql, known, foreseen, heard)
+            if isinstance(prepared, (asyncpg.QueryCanceledError, *_AWAY)):
+                raise prepared
+            if approved and not isinstance(prepared, asyncpg.PostgresError):
+                described = _Described.of(prepared, heard, approved, foreseen)
+                plan = self._plan(described, inspected, parameters)
+                self._keep(sql, described if parameters else replace(described, plan=plan))
+                return approved, plan
+            if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
+                raise failed(prepared, inspected.sql) from prepared
+            begin = ("ROLLBACK", *begin)
+        return await self._asked_anew(connection, sql, inspected, known, parameters, begin)
+
+    async def _asked_anew(
+        self,
+        connection: asyncpg.Connection,
+        sql: str,
+        inspected: Inspected,
+        known: Approved | None,
+        parameters: Sequence[Any],
+        begin: Sequence[str],
+    ) -> tuple[Approved, _Plan]:
+        """The same, one request after the other: where the policy has to look twice, or nothing was as expected."""
+        await connection.execute("; ".join(begin))
+        approved = known or await self.approve(connection, sql, inspected)
+        self._foresight.learn(approved.closer)
+        if parameters:
+            await connection.execute(_CUSTOM_PLAN)
+        prepared = await describe(connection, inspected)
+        return approved, self._plan(_Described.of(prepared), inspected, parameters)
+
+    def _confirmed(
+        self, sql: str, told: Told, known: Approved | None, foreseen: Foreseen | None, last: _Described
+    ) -> Approved | None:
+        """The verdict, where the server described the text as the last time; None where all has to be asked anew."""
+        if told.heard is None:  # byte by byte, so what came of it the last time comes of it now
+            if last.approved:
+                self._remember(sql, last.approved)
+            return last.approved
+        approved = self._verdict(sql, known, foreseen, told.heard)
+        return approved if told.heard.description == last.description else None
+
+    def _verdict(self, sql: str, known: Approved | None, foreseen: Foreseen | None, heard: Heard) -> Approved | None:
+        """What came of the policy's question that went ahead: None where it has to be asked again."""
+        if foreseen is None:
+            return known
+        if len(heard.completed) <= len(self._first):
+            return None
+        approved = foretold(foreseen, heard.rows, self.served.policy)
+        if approved:
+            self._remember(sql, approved)
+        return approved
+
+    def _plan(self, described: _Described, inspected: Inspected, parameters: Sequence[Any]) -> _Plan:
+        limits = self.served.limits
+        shapes, text, arguments = fit(described, inspected, parameters, limits.value_chars, limits.rows)
+        wide = sum(each.wide for each in shapes)
+        page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
+        return _Plan(shapes, text, arguments, page)
+
+    def _expected(self, last: _Described | None, inspected: Inspected, parameters: Sequence[Any]) -> _Plan | None:
+        """What will run if the text means what it meant the last time, for the server to confirm."""
+        if last is None or self.served.writable:
+            return None
+        if last.plan and not parameters:
+            return last.plan
+        try:
+            return self._plan(last, inspected, parameters)
+        except QueryRefused:  # that is to be told by what it means now
+            return None
+
+    def _keep(self, sql: str, described: _Described) -> None:
+        if len(sql) + len(described.answer) > DESCRIPTION_BYTES:
+            return
+        self._described[sql] = described
+        self._described.move_to_end(sql)
+        while len(self._described) > DESCRIPTIONS:
+            self._described.popitem(last=False)
+
+    def _foreseen(self, inspected: Inspected, last: _Described | None) -> Foreseen | None:
+        """The policy's question in advance, where its answer is likely to be enough."""
+        path = self.database.path if self.database else ()
+        foreseen = (last and last.foreseen) or foresee(inspected, self.served.policy, path)
+        return None if foreseen is None or self._foresight.knows(foreseen.keys) else foreseen
 
     def _end_behind(self, held: AsyncExitStack) -> None:
         """End the transaction and give back connection and turn while the answer is on its way."""
@@ -372,15 +580,12 @@ class Gate:
         if not task.cancelled():
             task.exception()  # the connection was thrown away and the next one says why
 
-    async def _take(
-        self, statement: Any, arguments: Sequence[Any], shapes: Sequence[Shape]
-    ) -> tuple[_Taken, str | None]:
+    async def _take(self, line: Line, plan: _Plan) -> tuple[_Taken, str | None]:
         """Rows, page by page, until the query ends or a limit is reached."""
         limits = self.served.limits
-        wide = sum(each.wide for each in shapes)
-        page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
+        shapes = plan.shapes
         taken = _Taken()
-        async with aclosing(_pages(statement, arguments, page)) as pages:
+        async with aclosing(line.rows(plan.text, plan.sent, plan.arguments, plan.page, plan.first)) as pages:
             async for records in pages:
                 room = limits.rows - len(taken.rows)
                 if not self._add(records[:room], shapes, taken):
@@ -417,21 +622,6 @@ class Gate:
         return True
 
 
-async def _pages(statement: Any, arguments: Sequence[Any], page: int) -> AsyncGenerator[list[Any], None]:
-    """The rows of a statement, so many at a time.
-
-    The driver's own iteration hands out one row after the other, which takes longer than to receive them, and asks the
-    server once more to close what ROLLBACK closes anyway.
-    """
-    portal = aiter(statement.cursor(*arguments, prefetch=page))
-    records = await portal._bind_exec(page, None)
-    while records:
-        yield records
-        if portal._exhausted:
-            return
-        records = await portal._exec(page, None)
-
-
 async def _prepared(connection: asyncpg.Connection) -> None:
     """A new connection: check that texts mean there what they mean here, and plan the policy's statements once.
 
@@ -444,29 +634,43 @@ async def _prepared(connection: asyncpg.Connection) -> None:
         raise DatabaseAway("the server does not keep standard_conforming_strings on")
     others = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
     await connection.execute("".join(f"SET {name} = off;" for name in others))
-    await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [])
+    line = Line.of(connection)
+    await line.set_up(connection, QUERIES["plain"])
+    await line.prepare([bound(PLAIN, _NO_NAMES)], "SELECT 1")
+    await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [], [], [], "true")
     await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
     await connection.execute("".join(f"RESET {name};" for name in others))
 
 
-async def prepare(
-    connection: asyncpg.Connection, inspected: Inspected, parameters: Sequence[Any], value_chars: int, rows: int
-) -> tuple[list[Shape], Any, list[str | None]]:
-    """Prepare a query twice: as it came, to learn its types, and inside ours.
-
-    Returns:
-        The shapes of its columns, the statement to run, and its arguments.
+async def describe(connection: asyncpg.Connection, inspected: Inspected) -> Any:
+    """A query prepared as it came, to learn its types.
 
     Raises:
-        QueryRefused: the parameters do not fit. QueryFailed: the database finds a mistake in it.
+        QueryFailed: the database finds a mistake in it.
     """
     try:
-        original = await connection.prepare(inspected.sql, name="")
-    except asyncpg.QueryCanceledError:
+        return await connection.prepare(inspected.sql, name="")
+    except (asyncpg.QueryCanceledError, *_AWAY):
         raise
     except asyncpg.PostgresError as error:
         raise failed(error, inspected.sql) from error
-    wanted = original.get_parameters()
+
+
+def fit(
+    described: _Described, inspected: Inspected, parameters: Sequence[Any], value_chars: int, rows: int
+) -> tuple[list[Shape], str, list[str | None]]:
+    """The statement that runs.
+
+    Args:
+        described: the query as it came.
+
+    Returns:
+        The shapes of its columns, the text to run, and its arguments.
+
+    Raises:
+        QueryRefused: the parameters do not fit.
+    """
+    wanted = described.parameters
     if len(wanted) != len(parameters):
         raise QueryRefused(
             f"the query has {len(wanted)} parameters"
@@ -478,13 +682,9 @@ async def prepare(
         for i, (value, each) in enumerate(zip(parameters, wanted, strict=True))
     ]
     shapes = [
-        shape(each.name, each.type.schema, each.type.name, each.type.kind, value_chars)
-        for each in original.get_attributes()
+        shape(each.name, each.type.schema, each.type.name, each.type.kind, value_chars) for each in described.columns
     ]
-    text = wrap(inspected, [_type_sql(each) for each in wanted], shapes, rows + 1)
-    if arguments:
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-    return shapes, await connection.prepare(text, name=""), arguments
+    return shapes, wrap(inspected, [_type_sql(each) for each in wanted], shapes, rows + 1), arguments
 
 
 async def typed_query(connection: asyncpg.Connection, inspected: Inspected) -> tuple[str, Sequence[Any]]:

@@ -75,6 +75,7 @@ class Shape:
             None where each one has to be looked at.
         wide: a value may be long.
         cuttable: the server cuts it at the limit.
+        sent: the type of pg_catalog that `expression` is of, whatever the column is.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Shape:
     wide: bool
     cuttable: bool
     as_is: Callable[[Sequence[Any]], bool] | None = None
+    sent: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +116,11 @@ def shape(name: str, schema: str, type_name: str, kind: str, value_chars: int) -
     shown = f"{element}[]" if kind == "array" else type_name
     if not system and kind != "array":
         shown = f"{schema}.{type_name}"
-    if system and type_name in _WHOLE:
-        if type_name != "int8":
-            return Shape(name, shown, "{}", None, wide=False, cuttable=False)
-        return Shape(name, shown, "{}", _whole, wide=False, cuttable=False, as_is=_are_safe)
-    if system and type_name == "bool":
-        return Shape(name, shown, "{}", None, wide=False, cuttable=False)
-    if system and type_name == "float8":
-        return Shape(name, shown, "{}", _float, wide=False, cuttable=False, as_is=_are_finite)
+    if system and (type_name in _WHOLE or type_name in ("bool", "float8")):
+        convert, as_is = _PLAIN.get(type_name, (None, None))
+        # No cast where the column is of that type, which it is; but what is sent is of that type by the text alone.
+        cast = f"{{}}::pg_catalog.{type_name}"
+        return Shape(name, shown, cast, convert, wide=False, cuttable=False, as_is=as_is, sent=type_name)
     # One more than the limit, so that a cut is noticed. The output function, since casts to text differ from it
     # (inet, char(n), bool); num_nulls, since a row of nulls IS NULL but is no null.
     if system and type_name in _TEXT:
@@ -191,6 +190,13 @@ def _float(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+_PLAIN: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Sequence[Any]], bool]]]] = {
+    "int8": (_whole, _are_safe),
+    "float8": (_float, _are_finite),
+}
+"""Of types whose values mostly are what JSON has: how one is converted, and whether of some none has to be."""
 
 
 def _float_text(text: str) -> float | str:

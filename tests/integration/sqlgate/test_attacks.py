@@ -12,7 +12,7 @@ import msgspec
 from hubscope.errors import HubscopeError, QueryRefused
 from hubscope.sqlgate import Gate
 from hubscope.sqlgate.guard import Inspected
-from hubscope.sqlgate.run import prepare
+from hubscope.sqlgate.run import _Described, describe, fit
 from tests.integration.sqlgate.conftest import Canary, gate_to
 from tests.sql_corpus import ATTACKS, ATTACKS_BY_NAME, BOMBS, LEGITIMATE, ON_18, SECRET
 
@@ -126,7 +126,11 @@ async def test_without_the_gates_the_wrapper_takes_selects_only(sample: str, can
                     continue
                 try:
                     async with gate.borrowed() as connection:
-                        shapes, statement, _ = await prepare(connection, _unchecked(sql), [], 100, 10)
+                        inspected = _unchecked(sql)
+                        shapes, text, _ = fit(
+                            _Described.of(await describe(connection, inspected)), inspected, [], 100, 10
+                        )
+                        statement = await connection.prepare(text)
                         rows = [row async for row in statement.cursor()]
                 except (HubscopeError, asyncpg.PostgresError, asyncpg.InterfaceError):
                     continue

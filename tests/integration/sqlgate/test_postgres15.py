@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import platform
 import uuid
@@ -14,14 +15,16 @@ import asyncpg
 import pytest
 from mcp import Client
 
+from hubscope.entrypoints.loop import run_on_loop
 from hubscope.entrypoints.sql_lines import Lines
 from hubscope.entrypoints.sql_mcp import build, opened
 from hubscope.entrypoints.sql_server import SqlServer
-from hubscope.errors import DatabaseAway, HubscopeError
+from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed
 from hubscope.settings import SqlSettings
 from hubscope.sqlgate import Gate, Policy, served
 from hubscope.sqlgate.roles import audit_role, grants
 from tests.conftest import held
+from tests.integration.sqlgate import test_ahead as ahead
 from tests.integration.sqlgate import test_attacks as attacks
 from tests.integration.sqlgate import test_run as running
 from tests.integration.sqlgate.conftest import Canary, eventually, gate_to
@@ -100,6 +103,42 @@ async def test_a_resource_bomb_leaves_memory_flat_on_15(sample: str) -> None:
 
 
 # TLS
+
+
+async def test_what_travels_together_does_so_on_15(
+    sample: str, canary: Canary, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await canary.connection.execute("DROP CAST (perch AS int)")
+    await ahead.test_no_attack_passes_where_the_policy_is_asked_ahead(gate, canary, monkeypatch)
+    await ahead.test_the_second_and_third_answer_are_the_first_one(sample, ahead.noting(monkeypatch))
+    await ahead.test_the_server_parses_nothing_that_the_policy_did_not_let_through(gate, canary, monkeypatch)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, run_on_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("mode", ["disable", "prefer", "require"])
+def test_what_travels_together_does_so_with_and_without_tls(postgres15: Postgres15, run: Any, mode: str) -> None:
+    async def ask() -> None:
+        connection = await asyncpg.connect(postgres15.admin())
+        for user in ("anybody", "plain"):
+            if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", user):
+                await connection.execute(f"CREATE ROLE {user} LOGIN")
+        await connection.close()
+        dsn = postgres15.dsn("postgres", "anybody" if mode != "disable" else "plain", "localhost")
+        async with gate_to(f"{dsn}?sslmode={mode}", verdict_s=0, connections=1) as gate:
+            for turns in (0, 3, 6, 9, 12):
+                for _ in range(2):
+                    assert (await gate.query("SELECT 1, 'ü', $1::numeric", [1.5])).rows == ((1, "ü", "1.5"),)
+                with pytest.raises(QueryFailed, match="division by zero"):
+                    await gate.query("SELECT 1 / (g - g) FROM generate_series(1, 2) AS g")
+                long = asyncio.create_task(gate.query("SELECT count(*) FROM generate_series(1, 100000000)"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                long.cancel()
+                await asyncio.wait([long])
+            assert len((await gate.query("SELECT g, repeat('x', 900) FROM generate_series(1, 1000) AS g")).rows) > 900
+            assert gate._described
+
+    run(ask())
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from tests.sql_corpus import BOMBS
 
 RUNNING = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hubscope sql-mcp' AND state = 'active'"
-    " AND datname = current_database() AND query LIKE 'SELECT q.c1 %100000000%'"
+    " AND datname = current_database() AND query LIKE 'SELECT q.c1%100000000%'"
 )
 LONG = "SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000) b"
 

@@ -256,7 +256,7 @@ async def test_an_http_client_who_goes_away_takes_the_query_along(sql_server: Sq
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "query", "arguments": {"sql": sql}}}
     running = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hubscope sql-mcp' AND state = 'active'"
-        " AND datname = current_database() AND query LIKE 'SELECT q.c1 %'"
+        " AND datname = current_database() AND query LIKE 'SELECT q.c1%'"
     )
     leaves = asyncio.Event()
     messages = [{"type": "http.request", "body": json.dumps(call).encode(), "more_body": False}]
