@@ -167,7 +167,7 @@ async def test_a_reader_of_the_audit_who_does_not_read_keeps_no_query_waiting(sa
     with os.fdopen(taken, "rb") as reader, os.fdopen(given, "w") as stream:
         recorder = LinesBehind(stream, 10, refuse=refuse)
         async with gate_to(sample, POLICY) as gate, Client(build(SqlServer({"main": gate}, recorder))) as client:
-            answers = [await client.call_tool("query", {"sql": sql}) for _ in range(70)]  # a pipe holds 64 KiB
+            answers = [await client.call_tool("query", {"sql": sql}) for _ in range(120)]  # a pipe holds 64 KiB
             assert not answers[0].is_error
             assert answers[-1].is_error is refuse
             assert ("without an audit line" in str(answers[-1].content)) is refuse
@@ -180,7 +180,7 @@ async def test_a_reader_of_the_audit_who_does_not_read_keeps_no_query_waiting(sa
     told = sum(line.get("lines", 0) for line in written)
     if not refuse:
         assert told > 0
-        assert len([line for line in written if "tool" in line]) + told == 71
+        assert len([line for line in written if "tool" in line]) + told == 121
     assert written[-1]["sql"] == "SELECT 2"
 
 
