@@ -16,7 +16,7 @@ import structlog
 
 import hubscope
 from hubscope.access import Keyring, Principal, vault_of
-from hubscope.chains import Chains, Change
+from hubscope.chains import Chains
 from hubscope.errors import DatabaseAway, NoPepper, Unavailable, UnsafeDatabase
 from hubscope.gauges import exposition
 from hubscope.ingest import Ingest
@@ -268,13 +268,11 @@ async def opened(
     dsn: str,
     *,
     called: Peers | None = None,
-    tell_chain: Callable[[Change], None] | None = None,
 ) -> AsyncIterator[App]:
     """The service for as long as the block runs. The database may be away at start and come later.
 
     Args:
         called: whose tools chains call, instead of those of the hub's servers.
-        tell_chain: called after each committed change of a chain.
     """
     roles = roles_of(settings, dsn)
     instruments = Instruments()
@@ -328,7 +326,6 @@ async def opened(
         peers if called is None else called,
         settings,
         vault=lambda: vault_of(settings, make=True),
-        tell=tell_chain,
         ended=lambda status: instruments.chains.labels(status).inc(),
         stopping=lambda: app.stop_by is not None,
     )

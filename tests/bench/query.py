@@ -3,7 +3,8 @@ people use today, on the same database and with the same client.
 
 All servers run at once and are asked in turn, one call after another; a ratio is the median over the rounds. The
 verdict cache holds what was found out about a text for a few seconds: `query` is measured with it off (every call is
-parsed, checked and resolved anew) and as it is by default. The peers speak stdio, so the figures are of stdio;
+parsed, checked and resolved anew) and as it is by default. It is the same text each time, as dashboards and custom
+tools send it; a text that is new each time is in the context. The peers speak stdio, so the figures are of stdio;
 streamable HTTP and plain asyncpg are in the context.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -138,6 +140,7 @@ async def _ours(stack: AsyncExitStack, dsn: str) -> dict[str, Way]:
         "_http_cached_verdict": await _http(stack, [*arguments, "http", dsn], pure),
     }
     ways = {f"query{suffix}": Way(_call(client, "query", {"sql": SQL}), ROWS) for suffix, client in clients.items()}
+    ways["query_new_text"] = Way(_new_texts(clients[""]), ROWS)
     for suffix in ("", "_http"):
         ways[f"noop{suffix}"] = Way(_call(clients[suffix], "noop", {}), 0)
     driver = await connect(dsn, name="bench")
@@ -200,6 +203,16 @@ def _call(client: Client, tool: str, arguments: dict[str, Any]) -> Ask:
     return ask
 
 
+def _new_texts(client: Client) -> Ask:
+    """The same query in a text that never came before, so that nothing that is kept of a text is of use."""
+    numbers = itertools.count()
+
+    async def ask() -> str:
+        return await _call(client, "query", {"sql": f"{SQL} /* {next(numbers)} */"})()
+
+    return ask
+
+
 async def _asked(name: str, way: Way) -> None:
     """Ask once and look at the answer: a fast answer that is not whole does not count."""
     text = await way.ask()
@@ -248,6 +261,10 @@ def _figures(took: dict[str, list[list[float]]], result: Result) -> None:
         "p50_vs_noop_cached_verdict": rounded(ratio(cached, noop, 0.50)),
     }
     result.context["with_verdict_cache"] = _beside_peers(cached, checked, unchecked)
+    fresh = took["query_new_text"]
+    result.context["each_text_new"] = _beside_peers(fresh, checked, unchecked) | {
+        "p50_vs_noop": rounded(ratio(fresh, noop, 0.50))
+    }
     result.context["ways"] = {
         name: {
             "p50_ms": rounded(middle([percentile(times, 0.50) for times in rounds])),

@@ -4,6 +4,5 @@ from hubscope.chains.keep import forget_chains
 from hubscope.chains.render import as_markdown
 from hubscope.chains.report import ChainAnalytics, ChainReport, ChainSummary
 from hubscope.chains.service import Chains
-from hubscope.chains.state import Change
 
-__all__ = ["ChainAnalytics", "ChainReport", "ChainSummary", "Chains", "Change", "as_markdown", "forget_chains"]
+__all__ = ["ChainAnalytics", "ChainReport", "ChainSummary", "Chains", "as_markdown", "forget_chains"]

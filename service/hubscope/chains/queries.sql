@@ -142,7 +142,7 @@ SET
     error_message = 'the process that ran it is gone',
     updated_at = clock_timestamp()
 WHERE status = 'running' AND lease_expires_at < clock_timestamp()
-RETURNING tenant_id, chain_id, progress_percent, completed_steps, total_steps
+RETURNING chain_id
 
 -- name: step_history
 -- The steps of the newest chains, all or of one graph.

@@ -32,7 +32,7 @@ from hubscope.chains.report import (
     step_report,
 )
 from hubscope.chains.run import Run
-from hubscope.chains.state import ChainStatus, Change, Counts, StepState, attempts_from
+from hubscope.chains.state import ChainStatus, Counts, StepState, attempts_from
 from hubscope.errors import (
     ChainNotResumable,
     HubscopeError,
@@ -77,7 +77,6 @@ class Chains:
         pool: connections under the writer role; two are enough.
         peers: the servers whose tools are called.
         vault: gives the vault, or raises NoEncryptionKey; asked when a chain begins.
-        tell: called after each committed change of a chain, for the stream.
         ended: called with the status of each chain that ended here, or `lost`; for the metrics.
         stopping: whether the service is being stopped: who waits for a chain is cancelled then, and the chain is
             interrupted.
@@ -90,7 +89,6 @@ class Chains:
         settings: Settings,
         *,
         vault: Callable[[], Vault],
-        tell: Callable[[Change], None] | None = None,
         ended: Callable[[str], None] = lambda _: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -98,7 +96,6 @@ class Chains:
         self._peers = peers
         self._settings = settings
         self._vault = vault
-        self._tell = tell
         self._ended = ended
         self._stopping = stopping
         self._evaluator = Evaluator(
@@ -409,14 +406,6 @@ class Chains:
 
         def changed(status: ChainStatus, state: StepState | None, counts: Counts) -> None:
             news.say(counts, status if state is None else f"{state.id} {state.status}")
-            if self._tell is None or not tracked:
-                return
-            step = None
-            if state is not None:
-                step = step_report(state, 0).model_dump(mode="json", exclude={"result"})
-            self._tell(
-                Change(principal.tenant, str(chain_id), status, counts.percent, counts.settled, counts.total, step)
-            )
 
         run = Run(
             plan,
@@ -534,17 +523,6 @@ class Chains:
             rows = await connection.fetch(QUERIES["expire"])
         for row in rows:
             log.warning("a chain was interrupted: the process that ran it is gone", chain_id=str(row["chain_id"]))
-            if self._tell is not None:
-                self._tell(
-                    Change(
-                        row["tenant_id"],
-                        str(row["chain_id"]),
-                        "interrupted",
-                        row["progress_percent"],
-                        row["completed_steps"],
-                        row["total_steps"],
-                    )
-                )
         return len(rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -122,23 +121,6 @@ class Counts:
     def percent(self) -> int:
         """Whole percent of settled steps; 100 only when all are."""
         return self.settled * 100 // self.total
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of a chain, told after it was committed: what the stream sends on.
-
-    Attributes:
-        step: the step that changed, or None when the chain as a whole did.
-    """
-
-    tenant: str
-    chain_id: str
-    status: ChainStatus
-    progress_percent: int
-    completed_steps: int
-    total_steps: int
-    step: Mapping[str, Any] | None = None
 
 
 def attempts_json(attempts: list[Attempt]) -> str:
