@@ -79,5 +79,6 @@ async def test_query() -> None:
     assert result.context["checked_peer"] == "not in this test"
     assert "broken does not answer" in result.context["unchecked_peer"]
     assert result.context["ways"].keys() == {
-        "query", "query_cached_verdict", "query_http", "query_http_cached_verdict", "noop", "noop_http", "asyncpg"
+        "query", "query_cached_verdict", "query_http", "query_http_cached_verdict", "query_new_text",
+        "noop", "noop_http", "asyncpg",
     }  # fmt: skip
