@@ -16,7 +16,8 @@ from hubscope.errors import AuditAway
 
 LAST_LINES_S: Final = 1.0
 PAUSE_S: Final = 0.01
-"""Between two writes: to wake the thread for each line takes a tenth of the time of the call that it is about."""
+"""Between two writes, unless half of the places are taken: to wake the thread for each line takes a tenth of the time
+of the call that it is about."""
 AT_ONCE: Final = 100
 
 
@@ -63,6 +64,7 @@ class LinesBehind(Lines):
         self._waiting: queue.Queue[str] = queue.Queue(most)
         self._refuse = refuse
         self._lost = 0
+        self._half_full = threading.Event()
         threading.Thread(target=self._run, name="audit lines", daemon=True).start()
 
     def check(self) -> None:
@@ -85,6 +87,8 @@ class LinesBehind(Lines):
         except queue.Full:
             self._lost += 1
             self.check()
+        if self._waiting.qsize() * 2 >= self._waiting.maxsize:
+            self._half_full.set()
 
     def _run(self) -> None:
         while True:
@@ -96,7 +100,8 @@ class LinesBehind(Lines):
                 super()._write("".join(lines))
             for _ in lines:
                 self._waiting.task_done()
-            time.sleep(PAUSE_S)
+            self._half_full.wait(PAUSE_S)
+            self._half_full.clear()
 
     def close(self) -> None:
         """Wait a moment for what is not written yet."""
