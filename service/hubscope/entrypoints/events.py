@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from hubscope.access import Principal
-from hubscope.entrypoints.problems import problem
+from hubscope.entrypoints.problems import problem, respond
 from hubscope.errors import (
     BodyTooLarge,
     DecodedTooLarge,
@@ -88,8 +88,7 @@ class EventsEndpoint:
             log.exception("post failed")
             status, answer, encoded = problem(HubscopeError())
         (self._taken if status == 200 else self._instruments.posts.labels(str(status))).inc()
-        await send({"type": "http.response.start", "status": status, "headers": answer})
-        await send({"type": "http.response.body", "body": encoded})
+        await respond(send, status, answer, encoded)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body, unzipped, within HUBSCOPE_MAX_BODY_BYTES as sent and HUBSCOPE_MAX_DECODED_BYTES after."""

@@ -26,7 +26,7 @@ from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
-from hubscope.entrypoints.problems import problem, problem_body
+from hubscope.entrypoints.problems import problem, problem_body, respond
 from hubscope.entrypoints.stream import OPENAPI as STREAM_OPENAPI
 from hubscope.entrypoints.stream import PATH as STREAM_PATH
 from hubscope.entrypoints.stream import StreamEndpoint
@@ -84,9 +84,9 @@ async def _house(
                 app.instruments.posts.labels(str(error.status)).inc()
             if path == TRACES_PATH:
                 app.instruments.exports.labels(str(error.status)).inc()
-                await _send(send, *refused(scope, error))
+                await respond(send, *refused(scope, error))
             else:
-                await _send(send, *problem(error))
+                await respond(send, *problem(error))
             return
         if path == EVENTS_PATH:
             await events(scope, receive, send)
@@ -104,7 +104,7 @@ async def _house(
                 await (mcp_app if path == MCP_PATH else rest)(scope, receive, send)
         except asyncio.CancelledError:  # the service stops and has waited long enough
             with contextlib.suppress(RuntimeError):  # the answer has begun: its end will be missing
-                await _send(send, *problem(ShuttingDown()))
+                await respond(send, *problem(ShuttingDown()))
 
     async with meta_tools.session_manager.run():
         yield front
@@ -116,11 +116,6 @@ def _asking(context: Context[Any, Any]) -> Principal:
     if not isinstance(request, Request):
         raise KeyRequired
     return identify(request.scope)
-
-
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _rest(app: App, sql: sql_service.SqlService | None) -> FastAPI:

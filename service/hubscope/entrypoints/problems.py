@@ -1,7 +1,8 @@
-"""Errors on the wire: RFC 9457 problem JSON, from the one error tree."""
+"""Answers on the wire in one piece, and errors as such: RFC 9457 problem JSON, from the one error tree."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +24,17 @@ def problem(error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes
     elif error.challenge is not None:
         headers.append((b"www-authenticate", error.challenge.encode()))
     return error.status, headers, body
+
+
+async def respond(
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    status: int,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+) -> None:
+    """Send a whole answer over ASGI."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def problem_body(status: int, code: str, detail: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import hubscope
 from hubscope.entrypoints.admission import refuse_other_names
 from hubscope.entrypoints.collector import collect_seldom
 from hubscope.entrypoints.events import Receive, Scope, Send
-from hubscope.entrypoints.problems import problem
+from hubscope.entrypoints.problems import problem, respond
 from hubscope.entrypoints.sql_resources import SqlMcpServer, add_resources
 from hubscope.entrypoints.sql_server import GONE_KEY, SERVICE, Caller, SqlServer
 from hubscope.entrypoints.sql_tools import CustomTool, add_tools, load
@@ -288,7 +288,7 @@ async def asgi(
             try:
                 refuse_other_names(scope)
             except HubscopeError as error:
-                await _send(send, *problem(error))
+                await respond(send, *problem(error))
                 return
             path = scope["path"]
             if path == MCP_PATH:
@@ -307,12 +307,7 @@ async def asgi(
 
 
 async def _send_text(send: Send, status: int, content_type: str, body: bytes) -> None:
-    await _send(send, status, [(b"content-type", content_type.encode())], body)
-
-
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await respond(send, status, [(b"content-type", content_type.encode())], body)
 
 
 async def run_stdio(sql_server: SqlServer) -> None:

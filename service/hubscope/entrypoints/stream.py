@@ -14,7 +14,7 @@ from hubscope.access import Principal, require
 from hubscope.access import Scope as Right
 from hubscope.entrypoints.admission import Door, identify
 from hubscope.entrypoints.events import MethodNotAllowed, Receive, Scope, Send
-from hubscope.entrypoints.problems import problem
+from hubscope.entrypoints.problems import problem, respond
 from hubscope.entrypoints.protocol import ABORT
 from hubscope.errors import HubscopeError, InvalidParameter, ShuttingDown, Unavailable
 from hubscope.journal import FILTERS, TOPICS, Streams, Topic, Wanted
@@ -215,5 +215,4 @@ async def _refuse(send: Send, error: HubscopeError) -> None:
     status, headers, body = problem(error)
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", b"GET"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await respond(send, status, headers, body)

@@ -14,7 +14,7 @@ import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from hubscope.entrypoints.events import EventsEndpoint, MethodNotAllowed, Receive, Scope, Send, _Gone
-from hubscope.entrypoints.problems import problem
+from hubscope.entrypoints.problems import problem, respond
 from hubscope.errors import HubscopeError, ShuttingDown
 from hubscope.ingest.otlp import JSON, PROTOBUF, media_type
 from hubscope.ingest.spans import SpanReceipt
@@ -54,8 +54,7 @@ class TracesEndpoint(EventsEndpoint):
             status, encoded = 500, _problem(HubscopeError(), kind)
         self._instruments.exports.labels(str(status)).inc()
         answer = [(b"content-type", kind.encode()), (b"content-length", str(len(encoded)).encode()), *extra]
-        await send({"type": "http.response.start", "status": status, "headers": answer})
-        await send({"type": "http.response.body", "body": encoded})
+        await respond(send, status, answer, encoded)
 
 
 def refused(scope: Scope, error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
