@@ -70,7 +70,9 @@ async def test_a_stdio_server_that_is_killed_is_down_before_its_next_probe_and_u
         assert closed.error_message == "the server has ended: it was killed by SIGKILL"
         assert len([one for one in house.probes("s")[probes:] if one.time < closed.time]) <= 2
         await is_(house, "up")
-        assert {one.outcome for one in house.probes("s")} <= {"ok", "slow", "starting"}
+        # Its coming up again fails no probe; one may have been under way when it was killed.
+        failed = [one.outcome for one in house.probes("s") if one.outcome not in ("ok", "slow", "starting")]
+        assert failed in ([], ["transport_closed"])
 
 
 async def test_a_stdio_server_that_hangs_is_down_after_two_probes_since_the_first_and_then_started_over(
