@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -28,7 +28,7 @@ from hubscope.ingest.rows import COLUMNS, Key, Record, hour_of, pending, touched
 from hubscope.ingest.rows import record as make_record
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
-from hubscope.store import AWAY, Connection, away, db_errors, load
+from hubscope.store import AWAY, Connection, away, copy_and, db_errors, load, spelled
 
 HERE: Final = Path(__file__).parent
 QUERIES: Final = {
@@ -61,6 +61,10 @@ class Refused:
 
 
 Outcome = Fate | Refused
+
+
+_Query = tuple[Any, ...]
+"""A statement and the values of its parameters."""
 
 
 @dataclass(slots=True)
@@ -380,8 +384,16 @@ class _Session:
         """One transaction for all of them, by COPY if nothing is there already."""
         if self._staged_commits_left == 0:
             try:
+                tables = _by_table(records)
+                books, told = self._books(records), self._told(tables)
+                if len(tables) == 1 and not told:  # calls, which is what nearly all of it is: in one round trip
+                    rows = [record.columns for record in records]
+                    table = tables[0][0]
+                    await copy_and(
+                        connection, f"raw.{table}", COLUMNS[table], rows, [spelled(*query) for query in books]
+                    )
+                    return [Fate.ACCEPTED] * len(records)
                 async with connection.transaction():
-                    tables = _by_table(records)
                     for table, part in tables:
                         await connection.copy_records_to_table(
                             table,
@@ -389,8 +401,8 @@ class _Session:
                             columns=COLUMNS[table],
                             records=[record.columns for record in part],
                         )
-                    await self._keep_books(connection, records)
-                    await self._tell_others(connection, tables)
+                    for query in (*books, *told):
+                        await connection.execute(*query)
                 return [Fate.ACCEPTED] * len(records)
             except (db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
                 self._staged_commits_left = STAGED_COMMITS_AFTER_A_DUPLICATE
@@ -414,8 +426,8 @@ class _Session:
                             outcomes[places[place]] = Fate.DUPLICATE
                     told = zip(records, outcomes, strict=True)
                     inserted = [record for record, fate in told if fate is Fate.ACCEPTED]
-                    await self._keep_books(connection, inserted)
-                    await self._tell_others(connection, _by_table(inserted))
+                    for query in (*self._books(inserted), *self._told(_by_table(inserted))):
+                        await connection.execute(*query)
                 return outcomes
             except (db_errors.DeadlockDetectedError, db_errors.SerializationError):
                 if attempt == DEADLOCK_TRIES:
@@ -441,32 +453,22 @@ class _Session:
             known = sorted({*known, *_repeated(part)})
         return known
 
-    async def _keep_books(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        """What the rollups need to know of newly stored rows, in the transaction that stores them."""
+    def _books(self, inserted: Sequence[Record]) -> list[_Query]:
+        """What the rollups need to know of newly stored rows, for the transaction that stores them."""
         if self._engine == "timescale":
-            await self._mark_late_hours(connection, inserted)
-        else:
-            await self._add_pending(connection, inserted)
+            this_hour = hour_of(datetime.now(UTC))
+            # The database decides by its own clock; ours only spares it the question for what is of this hour.
+            late = sorted(touched for touched in touched_hours(inserted) if touched[1] < this_hour)
+            return [(QUERIES["add_late_marks"], *map(list, zip(*late, strict=True)), uuid7())] if late else []
+        touched = [(tenant, _array(calls), _array(checks)) for tenant, calls, checks in pending(inserted)]
+        return [(QUERIES["add_pending"], *map(list, zip(*touched, strict=True)))] if touched else []
 
-    async def _tell_others(self, connection: Connection, tables: Sequence[tuple[str, Sequence[Record]]]) -> None:
-        """Live updates of newly stored events, in the transaction that stores them. Calls are none and cost nothing."""
+    def _told(self, tables: Sequence[tuple[str, Sequence[Record]]]) -> list[_Query]:
+        """Live updates of newly stored events, for the transaction that stores them. Calls are none, at no cost."""
         if not self._tell:
-            return
+            return []
         rows = [row for table, part in tables if table != "tool_calls" for row in news(part)]
-        if rows:
-            await connection.execute(QUERIES["tell_reported"], *map(list, zip(*rows, strict=True)))
-
-    async def _mark_late_hours(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        this_hour = hour_of(datetime.now(UTC))
-        # The database decides by its own clock; ours only spares it the question for what is of this hour.
-        late = sorted(touched for touched in touched_hours(inserted) if touched[1] < this_hour)
-        if late:
-            tenants, hours = zip(*late, strict=True)
-            await connection.execute(QUERIES["add_late_marks"], tenants, hours, uuid7())
-
-    async def _add_pending(self, connection: Connection, inserted: Sequence[Record]) -> None:
-        if rows := pending(inserted):
-            await connection.executemany(QUERIES["add_pending"], rows)  # one round trip, however many tenants
+        return [(QUERIES["tell_reported"], *map(list, zip(*rows, strict=True)))] if rows else []
 
     async def _make_partitions(self, connection: Connection) -> None:
         today = datetime.now(UTC).date()
@@ -521,6 +523,11 @@ def _by_table(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
     for record in records:
         found.setdefault(record.table, []).append(record)
     return sorted(found.items())
+
+
+def _array(times: Iterable[datetime]) -> str:
+    """As PostgreSQL reads an array."""
+    return "{" + ",".join(time.isoformat() for time in times) + "}"
 
 
 def _plain(error: Exception) -> str:

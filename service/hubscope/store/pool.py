@@ -45,7 +45,8 @@ def away(error: BaseException) -> DatabaseAway:
 
 
 # Answers take tens of milliseconds; compiling them takes longer (a month of latency: 256 ms with jit, 146 without).
-SESSION: Final = {"search_path": "", "timezone": "UTC", "jit": "off"}
+# Values that stand in a statement's text (`copying.spelled`) are quoted for standard strings.
+SESSION: Final = {"search_path": "", "timezone": "UTC", "jit": "off", "standard_conforming_strings": "on"}
 
 
 GIVEN_UP: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
