@@ -419,34 +419,51 @@ class _Session:
         """The same through staging tables, which tell what is new. Writers may deadlock on duplicates: try again."""
         for attempt in range(1, DEADLOCK_TRIES + 1):
             try:
-                async with connection.transaction():
-                    outcomes: list[Outcome] = [Fate.ACCEPTED] * len(records)
-                    for table, places in _places_by_table(records):
-                        for place in await self._insert_new(connection, table, [records[at] for at in places]):
-                            outcomes[places[place]] = Fate.DUPLICATE
-                    told = zip(records, outcomes, strict=True)
-                    inserted = [record for record, fate in told if fate is Fate.ACCEPTED]
-                    for query in (*self._books(inserted), *self._told(_by_table(inserted))):
-                        await connection.execute(*query)
-                return outcomes
+                return await self._insert_in_turn(connection, records)
             except (db_errors.DeadlockDetectedError, db_errors.SerializationError):
                 if attempt == DEADLOCK_TRIES:
                     raise
         raise AssertionError("unreachable")
 
-    async def _insert_new(self, connection: Connection, table: str, part: Sequence[Record]) -> Iterable[int]:
+    async def _insert_in_turn(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
+        """One attempt: a transaction of three round trips where all records are of one table."""
+        outcomes: list[Outcome] = [Fate.ACCEPTED] * len(records)
+        begin = ["BEGIN"]
+        try:
+            for table, places in _places_by_table(records):
+                for place in await self._insert_new(connection, table, [records[at] for at in places], begin):
+                    outcomes[places[place]] = Fate.DUPLICATE
+                begin = []
+            told = zip(records, outcomes, strict=True)
+            inserted = [record for record, fate in told if fate is Fate.ACCEPTED]
+            for query in self._told(_by_table(inserted)):
+                await connection.execute(*query)
+            await connection.execute("; ".join((*(spelled(*query) for query in self._books(inserted)), "COMMIT")))
+        except BaseException:
+            if not connection.is_closed():  # whether the transaction has begun, the driver may not have heard yet
+                await connection.execute("ROLLBACK")
+            raise
+        return outcomes
+
+    async def _insert_new(
+        self, connection: Connection, table: str, part: Sequence[Record], begin: Sequence[str]
+    ) -> Iterable[int]:
         """Insert what is not there yet; the places of what was, or of what stands in the part before."""
-        await connection.execute(
+        columns = ", ".join(COLUMNS[table])
+        make = (
             f"CREATE TEMP TABLE IF NOT EXISTS stage_{table} (place integer, LIKE raw.{table} INCLUDING DEFAULTS)"
             " ON COMMIT DELETE ROWS"
         )
-        await connection.copy_records_to_table(
-            f"stage_{table}",
-            schema_name="pg_temp",
-            columns=("place", *COLUMNS[table]),
-            records=[(place, *record.columns) for place, record in enumerate(part)],
+        await copy_and(
+            connection,
+            f"pg_temp.stage_{table}",
+            ("place", *COLUMNS[table]),
+            [(place, *record.columns) for place, record in enumerate(part)],
+            [],
+            ahead=[*begin, make],
+            shape=f"SELECT NULL::integer AS place, {columns} FROM raw.{table} LIMIT 0",
         )
-        row = await connection.fetchrow(_INSERT_NEW.format(table=table, columns=", ".join(COLUMNS[table])))
+        row = await connection.fetchrow(_INSERT_NEW.format(table=table, columns=columns))
         known: list[int] = row["known"]
         if row["inserted"] + len(known) < len(part):
             # Of the same event twice the first is the one that was inserted.

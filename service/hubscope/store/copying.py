@@ -16,14 +16,20 @@ from uuid import UUID
 
 from hubscope.store.pool import Connection
 
-_SHAPE: Final = "SELECT {columns} FROM {table} LIMIT 0"
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 
 Value = str | datetime | UUID | Sequence[str] | Sequence[datetime]
 
 
 async def copy_and(
-    connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], statements: Sequence[str]
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    statements: Sequence[str],
+    *,
+    ahead: Sequence[str] = (),
+    shape: str = "",
 ) -> None:
     """Copy rows into a table and run statements behind it, all of it or nothing.
 
@@ -32,15 +38,17 @@ async def copy_and(
         table: with its schema; it, the columns and the statements stand in SQL as they are (`spelled`).
         rows: values in the order of the columns.
         statements: their answers are not read.
+        ahead: statements before it. BEGIN leaves the transaction open, also after an error.
+        shape: a query for columns of the same types, where the table is made ahead.
 
     Raises:
         the driver's errors; nothing was stored, unless it is one of those that say the connection was lost.
     """
     names = ", ".join(columns)
     # What the driver's own copy_records_to_table does, but for the statements: it has no place for them.
-    shape = await connection._prepare(_SHAPE.format(columns=names, table=table), use_cache=True)
-    copy = f"COPY {table} ({names}) FROM STDIN (FORMAT binary)"
-    await connection._protocol.copy_in("; ".join((copy, *statements)), None, None, rows, shape._state, None)
+    known = await connection._prepare(shape or f"SELECT {names} FROM {table} LIMIT 0", use_cache=True)
+    message = "; ".join((*ahead, f"COPY {table} ({names}) FROM STDIN (FORMAT binary)", *statements))
+    await connection._protocol.copy_in(message, None, None, rows, known._state, None)
 
 
 def spelled(query: str, *values: Value) -> str:
