@@ -22,23 +22,29 @@ pytestmark = pytest.mark.faults
 
 DEADLINE_S = 20.0
 MOMENTS = {
-    "in the transaction": (Way.BACK, b"COPY", Receipt(1, 0, [])),
-    "before the commit": (Way.THERE, b"COMMIT", Receipt(1, 0, [])),
-    "after the commit": (Way.BACK, b"COMMIT", Receipt(0, 1, [])),
+    "before the commit": (False, Way.THERE, b"COPY", Receipt(1, 0, [])),
+    "after the commit": (False, Way.BACK, b"COPY", Receipt(0, 1, [])),
+    "in the transaction after a duplicate": (True, Way.BACK, b"COPY", Receipt(1, 0, [])),
+    "before the commit after a duplicate": (True, Way.THERE, b"COMMIT", Receipt(1, 0, [])),
+    "after the commit after a duplicate": (True, Way.BACK, b"COMMIT", Receipt(0, 1, [])),
 }
-"""What is swallowed, and what the same event is when it is sent again."""
+"""Whether commits tell what is new, what is swallowed, and what the same event is when it is sent again."""
 
 
-@pytest.mark.parametrize(("way", "having", "again"), MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize(("staged", "way", "having", "again"), MOMENTS.values(), ids=MOMENTS)
 async def test_a_post_is_answered_and_its_retry_is_taken_although_the_server_has_heard_nothing(
-    way: Way, having: bytes, again: Receipt, database: str
+    staged: bool, way: Way, having: bytes, again: Receipt, database: str
 ) -> None:
     parts = urlsplit(database)
     socket = {name: values[0] for name, values in parse_qs(parts.query).items()}
     async with Gate(Path(socket["host"]) / f".s.PGSQL.{socket['port']}") as gate:
         dsn = f"postgresql://{parts.username}@127.0.0.1:{gate.port}{parts.path}?sslmode=disable"
         settings = Settings.load(
-            database_url=dsn, role_prefix=ROLE_PREFIX, commit_timeout_ms=300, pool_connection_timeout_ms=2_000
+            database_url=dsn,
+            role_prefix=ROLE_PREFIX,
+            commit_timeout_ms=300,
+            pool_connection_timeout_ms=2_000,
+            writers=1,
         )
         async with opened(settings, dsn) as app:
 
@@ -53,7 +59,10 @@ async def test_a_post_is_answered_and_its_retry_is_taken_although_the_server_has
                     except Unavailable:
                         await asyncio.sleep(0.05)
 
-            await retried(tool_call())  # its names are known from here on
+            known = tool_call()
+            await retried(known)  # its names are known from here on
+            if staged:
+                assert await retried(known) == Receipt(0, 1, [])
             event = tool_call()
             with gate.broken(Break.SWALLOW, way, having=having):
                 with pytest.raises(CommitUnknown):
