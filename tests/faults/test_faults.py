@@ -142,17 +142,20 @@ async def refused(gate: Gate, load: Load) -> None:
         await gate.accept()
 
 
-def network(how: Break, way: Way, share: float, times: int, *, front: bool, meanwhile: bool = False) -> Fault:
+def network(
+    how: Break, way: Way, share: float, times: int, *, front: bool, meanwhile: bool = False, having: bytes = b""
+) -> Fault:
     """Break connections at one of the gates so many times.
 
     Args:
         meanwhile: while those stay half-open, others must get on.
+        having: only where these bytes go by.
     """
 
     async def fault(one: House, load: Load) -> None:
         gate = one.front if front else one.back
         goal = gate.bites + times
-        with gate.broken(how, way, share):
+        with gate.broken(how, way, share, having):
             await load.until(lambda: gate.bites >= goal, f"{times} times {how.value} {way.value}")
             gate.heal()
             if meanwhile:
@@ -190,9 +193,12 @@ FAULTS: Final[dict[str, Fault]] = {
     "database reset before the request": network(Break.RESET, Way.THERE, 0.05, 10, front=False),
     "database reset before the reply": network(Break.RESET, Way.BACK, 0.05, 10, front=False),
     "database reset in the reply": network(Break.CUT, Way.BACK, 0.05, 10, front=False),
-    # A COPY without its end keeps its rows until TCP keepalive ends it, which loopback cannot play: no `meanwhile`.
+    # A COPY without its end keeps its rows until TCP keepalive ends it, which loopback cannot play: no `meanwhile`, or
+    # only replies to a COPY that is whole.
     "database half-open, requests vanish": network(Break.SWALLOW, Way.THERE, 0.05, 3, front=False),
-    "database half-open, replies vanish": network(Break.SWALLOW, Way.BACK, 0.05, 3, front=False, meanwhile=True),
+    "database half-open, replies vanish": network(
+        Break.SWALLOW, Way.BACK, 0.05, 3, front=False, meanwhile=True, having=b"COPY"
+    ),
     "database slow": network(Break.TRICKLE, Way.BACK, 1.0, 40, front=False),
 }
 
