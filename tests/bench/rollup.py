@@ -214,11 +214,11 @@ async def _fill(
             await asyncio.sleep(1)
 
     folding = asyncio.create_task(fold())
-    waiting: set[asyncio.Task[Any]] = set()
+    waiting: set[asyncio.Future[Any]] = set()
     today = None
     for start, stop in load.batches(POST):
         records = [record(*call) for call in load.calls(start, stop)]
-        waiting.add(asyncio.create_task(writer.store(records, 1)))
+        waiting.add(writer.store(records, 1))
         if len(waiting) >= 3:
             finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in finished:

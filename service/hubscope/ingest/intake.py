@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -24,6 +25,9 @@ from hubscope.settings import Settings
 from hubscope.store import Connection
 
 PAUSE_AFTER_S: Final = 0.02
+LONG_POST_BYTES: Final = 16 * 1024
+"""Posts of so many bytes are read one at a time: the first is on its way to the database while the next is read."""
+_AT_ONCE: Final = contextlib.nullcontext()
 _NAME_OF = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
@@ -50,6 +54,7 @@ class Ingest:
         self._names = Names(settings, instruments)
         self._writer = Writer(open_connection, settings, instruments, self._names, tell=tell)
         self._rates = Rates(settings)
+        self._reading = asyncio.Lock()
         self._max_age = timedelta(days=settings.max_event_age_days)
         self._max_skew = timedelta(seconds=settings.max_clock_skew_seconds)
         self._counted: dict[tuple[type[Event], Fate], Metric] = {}
@@ -86,16 +91,18 @@ class Ingest:
             TooManyRequests (RateExceeded, ShareExceeded): the tenant's share is used up; send the same again later.
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
-        batch = read(
-            body,
-            content_type,
-            tenant=principal.tenant,
-            window=self._window(),
-            max_events=self._settings.max_batch_events,
-            **self._free,
-        )
-        self._rates.spend(principal.tenant, len(batch.events) + len(batch.rejected))
-        return await self._commit(principal.tenant, batch.events, batch.places, batch.rejected, len(body))
+        async with self._reading if len(body) >= LONG_POST_BYTES else _AT_ONCE:
+            batch = read(
+                body,
+                content_type,
+                tenant=principal.tenant,
+                window=self._window(),
+                max_events=self._settings.max_batch_events,
+                **self._free,
+            )
+            self._rates.spend(principal.tenant, len(batch.events) + len(batch.rejected))
+            events, stored = await self._queued(principal.tenant, batch.events, len(body))
+        return self._receipt(events, batch.places, await stored, batch.rejected)
 
     async def record(self, principal: Principal, events: Sequence[Event]) -> Receipt:
         """Commit events that this process saw itself: its own calls, its probes. No share is spent on them.
@@ -187,6 +194,13 @@ class Ingest:
         self, tenant: str, events: Sequence[Event], places: Sequence[int], refused: list[Rejected], size: int
     ) -> Receipt:
         """Whatever way events come, this is the one on which they are scrubbed, stored and counted."""
+        events, stored = await self._queued(tenant, events, size)
+        return self._receipt(events, places, await stored, refused)
+
+    async def _queued(
+        self, tenant: str, events: Sequence[Event], size: int
+    ) -> tuple[Sequence[Event], asyncio.Future[list[Outcome]]]:
+        """Scrub events and put their rows in the queue: the events as they are stored, and what will become of each."""
         suspects = to_scrub(events)
         if suspects:
             events = await self._scrubbed(events, suspects)
@@ -197,7 +211,11 @@ class Ingest:
             else record(tenant, event.event_id, known.event, known.counted)  # type: ignore[arg-type]
             for event, known in zip(events, settled, strict=True)
         ]
-        outcomes = await self._writer.store(records, size)
+        return events, self._writer.store(records, size)
+
+    def _receipt(
+        self, events: Sequence[Event], places: Sequence[int], outcomes: Sequence[Outcome], refused: list[Rejected]
+    ) -> Receipt:
         rejected = list(refused)
         told: dict[tuple[type[Event], Outcome], int]
         told = Counter(zip(map(type, events), outcomes, strict=True)) if len(events) > 1 else {}

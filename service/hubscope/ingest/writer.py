@@ -142,19 +142,27 @@ class Writer:
             if not task.cancelled():
                 task.result()
 
-    async def store(self, records: Sequence[Record], size: int) -> list[Outcome]:
-        """Commit records; what became of each, in order. Returns only after the commit.
+    def store(self, records: Sequence[Record], size: int) -> asyncio.Future[list[Outcome]]:
+        """Put records in the queue at once.
 
         Args:
             records: the rows of one post.
             size: about how many bytes they take.
 
+        Returns:
+            What became of each, in order, after the commit. Whoever waits for it may be cancelled (a client that hangs
+            up): the commit is the writers' and goes on. It may raise
+
+            DatabaseAway, CommitUnknown, ShuttingDown: nothing is promised; the same events may be sent again.
+
         Raises:
             QueueFull, ShareExceeded, ShuttingDown: nothing was taken.
-            DatabaseAway, CommitUnknown: nothing is promised; the same events may be sent again.
         """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Outcome]] = loop.create_future()
         if not records:
-            return []
+            done.set_result([])
+            return done
         if self._closing.is_set():
             raise ShuttingDown
         settings = self._settings
@@ -164,14 +172,12 @@ class Writer:
                 f" events and {settings.queue_max_bytes} bytes wait"
             )
         self._refuse_more_than_a_share(records[0].tenant, len(records), size)
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(records, size, loop.create_future(), loop.time())
+        waiting = _Waiting(records, size, done, loop.time())
         self._count(waiting, +1)
         self._queue.append(waiting)
         self._queued += len(records)
         self._arrived.set()
-        # Whoever waits here may be cancelled (a client that hangs up): the commit is the writers' and goes on.
-        return await waiting.done
+        return done
 
     def _refuse_more_than_a_share(self, tenant: str, count: int, size: int) -> None:
         """One tenant cannot fill the queue: there is always room for the others."""
@@ -218,13 +224,13 @@ class Writer:
         return group
 
     def _fair_share(self) -> int:
-        """Most events of the next commit: what waits is divided among the writers that are free.
+        """Most events of the next commit: what waits is divided among the writers.
 
-        If one took all of it, we would lay out rows while the database waits and then wait while it stores them. With
-        two commits on their way, each has something to do while the other is at work.
+        If one took all of it, we would lay out rows while the database waits and then wait while it stores them; and
+        all who sent them would be answered at once and send again at once. With several commits on their way, each has
+        something to do while the other is at work.
         """
-        free = max(1, self._settings.writers - self._at_work)
-        return min(self._settings.commit_max_events, max(WORTH_A_COMMIT, -(-self._queued // free)))
+        return min(self._settings.commit_max_events, max(WORTH_A_COMMIT, -(-self._queued // self._settings.writers)))
 
     def _better_left_s(self) -> float:
         """For how many seconds a writer had better leave the queue to one that is at work.
