@@ -134,17 +134,10 @@ class Keyring:
             ExpiredKey: the key is right and its time is over.
             NoPepper, DatabaseAway: it cannot be known now.
         """
-        proof = sha256(text.encode("utf-8", "surrogatepass")).digest()
-        seen = self._seen.get(proof)
-        if seen is not None:
-            checked_by, key_id, holder = seen
-            now = self._clock()
-            if (
-                checked_by is self._snapshot
-                and self._monotonic() - checked_by.asked_at < self._ttl / 2
-                and (holder.expires_at is None or holder.expires_at > now)
-            ):
-                return self._use(key_id, holder, now)
+        proof = _proof(text)
+        known_now = self._seen_lately(proof)
+        if known_now is not None:
+            return known_now
         token = parse(text)
         if token.id in self._private:
             principal, expected = self._private[token.id]
@@ -174,6 +167,24 @@ class Keyring:
             self._seen.clear()
         self._seen[proof] = snapshot, token.id, known
         return self._use(token.id, known, now)
+
+    def seen(self, text: str) -> Principal | None:
+        """`verify` without a wait; None where it needs one, or raises."""
+        return self._seen_lately(_proof(text))
+
+    def _seen_lately(self, proof: bytes) -> Principal | None:
+        seen = self._seen.get(proof)
+        if seen is None:
+            return None
+        checked_by, key_id, holder = seen
+        now = self._clock()
+        if (
+            checked_by is not self._snapshot
+            or self._monotonic() - checked_by.asked_at >= self._ttl / 2
+            or (holder.expires_at is not None and holder.expires_at <= now)
+        ):
+            return None
+        return self._use(key_id, holder, now)
 
     def _use(self, key_id: str, known: Known, now: float) -> Principal:
         self._used[key_id] = now
@@ -309,6 +320,10 @@ class Keyring:
             log.warning("the last use of keys could not be noted", error=error.detail)
         except Exception:  # when a key was used last is a convenience: no request may fail of it
             log.warning("the last use of keys could not be noted", exc_info=True)
+
+
+def _proof(text: str) -> bytes:
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _when(seconds: float) -> str:

@@ -21,13 +21,16 @@ from hubscope.errors import (
     ShuttingDown,
     UnsupportedMediaType,
 )
-from hubscope.ingest import Ingest
+from hubscope.ingest import Ingest, Posted
 from hubscope.instruments import Instruments
+from hubscope.model import Receipt
 from hubscope.settings import Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Fields = list[tuple[bytes, bytes]]
 
 PATH: Final = "/v1/events"
 log = structlog.get_logger("hubscope.ingest")
@@ -52,17 +55,24 @@ class EventsEndpoint:
         settings: body limits.
         instruments: posts by status.
         identify: who posts; raises for strangers.
+        known: who asks with this head, if it can be told without a wait.
     """
 
     def __init__(
-        self, ingest: Ingest, settings: Settings, instruments: Instruments, identify: Callable[[Scope], Principal]
+        self,
+        ingest: Ingest,
+        settings: Settings,
+        instruments: Instruments,
+        identify: Callable[[Scope], Principal],
+        known: Callable[[Scope], Principal | None],
     ) -> None:
         self._ingest = ingest
         self._settings = settings
         self._instruments = instruments
         self._identify = identify
+        self._known = known
         self._buffered = 0
-        self._taken = instruments.posts.labels("200")
+        self._counted = instruments.posts.labels("200")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -72,23 +82,42 @@ class EventsEndpoint:
             principal = self._identify(scope)
             self._ingest.check(principal)
             body = await self._body(headers, receive)
-            receipt = await self._ingest.post(principal, body, headers.get(b"content-type", b"").decode("latin-1"))
-            encoded = msgspec.json.encode(receipt)
-            status = 200
-            answer = [(b"content-type", b"application/json"), (b"content-length", str(len(encoded)).encode())]
+            receipt = await self._ingest.post(principal, body, _content_type(headers))
+            answer = _taken(receipt)
         except _Gone:
             return
-        except HubscopeError as error:
-            status, answer, encoded = problem(error)
-            if isinstance(error, MethodNotAllowed):
-                answer.append((b"allow", b"POST"))
-        except asyncio.CancelledError:  # the service stops and has waited long enough: nothing is promised
-            status, answer, encoded = problem(ShuttingDown())
-        except Exception:  # the last line: whatever it was, the client is told, and nothing of ours is shown
-            log.exception("post failed")
-            status, answer, encoded = problem(HubscopeError())
-        (self._taken if status == 200 else self._instruments.posts.labels(str(status))).inc()
-        await respond(send, status, answer, encoded)
+        except (Exception, asyncio.CancelledError) as error:  # the last line: whatever it was, the client is told
+            answer = _refused(error)
+        self._count(answer[0])
+        await respond(send, *answer)
+
+    def at_once(self, scope: Scope, body: bytes, answer: Callable[[int, Fields, bytes], None]) -> bool:
+        """Take a post whose body is here without a task of its own; it is answered later.
+
+        Returns:
+            False: something about it needs a wait, so it is for `__call__`; nothing has happened.
+        """
+        headers = dict(scope["headers"])
+        if headers.get(b"content-encoding", b"identity") != b"identity" or len(body) > self._settings.max_body_bytes:
+            return False
+        principal = self._known(scope)
+        if principal is None:
+            return False
+
+        try:
+            posted = self._ingest.posted(principal, body, _content_type(headers))
+        except Exception as error:  # the last line, as above
+            self._tell(_refused(error), answer)
+        else:
+            posted.stored.add_done_callback(lambda _: self._tell(_outcome(posted), answer))
+        return True
+
+    def _tell(self, told: tuple[int, Fields, bytes], answer: Callable[[int, Fields, bytes], None]) -> None:
+        self._count(told[0])
+        answer(*told)
+
+    def _count(self, status: int) -> None:
+        (self._counted if status == 200 else self._instruments.posts.labels(str(status))).inc()
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body, unzipped, within HUBSCOPE_MAX_BODY_BYTES as sent and HUBSCOPE_MAX_DECODED_BYTES after."""
@@ -156,3 +185,32 @@ class EventsEndpoint:
         finally:
             self._buffered -= size
         return b"".join(parts)
+
+
+def _content_type(headers: dict[bytes, bytes]) -> str:
+    return headers.get(b"content-type", b"").decode("latin-1")
+
+
+def _outcome(posted: Posted) -> tuple[int, Fields, bytes]:
+    try:
+        return _taken(posted.receipt())
+    except Exception as error:  # the last line, as above
+        return _refused(error)
+
+
+def _taken(receipt: Receipt) -> tuple[int, Fields, bytes]:
+    encoded = msgspec.json.encode(receipt)
+    return 200, [(b"content-type", b"application/json"), (b"content-length", str(len(encoded)).encode())], encoded
+
+
+def _refused(error: BaseException) -> tuple[int, Fields, bytes]:
+    """What a client is told; nothing of ours is shown."""
+    if isinstance(error, asyncio.CancelledError):  # the service stops and has waited long enough: nothing is promised
+        error = ShuttingDown()
+    elif not isinstance(error, HubscopeError):
+        log.error("post failed", exc_info=error)
+        error = HubscopeError()
+    status, fields, encoded = problem(error)
+    if isinstance(error, MethodNotAllowed):
+        fields.append((b"allow", b"POST"))
+    return status, fields, encoded

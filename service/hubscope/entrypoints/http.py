@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
@@ -42,8 +42,23 @@ from hubscope.model import Event, Receipt
 MCP_PATH: Final = "/mcp"
 
 
+class Front:
+    """The ASGI application.
+
+    Attributes:
+        at_once: see `EventsEndpoint.at_once`.
+    """
+
+    def __init__(self, answer: Callable[[Scope, Receive, Send], Awaitable[None]], events: EventsEndpoint) -> None:
+        self._answer = answer
+        self.at_once = events.at_once
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope, receive, send)
+
+
 @asynccontextmanager
-async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
+async def asgi(app: App) -> AsyncIterator[Front]:
     """The ASGI application over an open app.
 
     Raises:
@@ -55,9 +70,7 @@ async def asgi(app: App) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]
 
 
 @asynccontextmanager
-async def _house(
-    app: App, door: Door, sql: sql_service.SqlService | None
-) -> AsyncIterator[Callable[[Scope, Receive, Send], Any]]:
+async def _house(app: App, door: Door, sql: sql_service.SqlService | None) -> AsyncIterator[Front]:
     meta_tools = mcp.build(app, _asking)
     # Keys, Host and Origin are checked in front of everything, once (`Door`), so the SDK need not do it again.
     mcp_app = meta_tools.streamable_http_app(
@@ -67,8 +80,8 @@ async def _house(
         json_response=False,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
-    traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify)
+    events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify, door.known)
+    traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify, door.known)
     stream = StreamEndpoint(app.streams, door)
     rest = _rest(app, sql)
 
@@ -107,7 +120,7 @@ async def _house(
                 await respond(send, *problem(ShuttingDown()))
 
     async with meta_tools.session_manager.run():
-        yield front
+        yield Front(front, events)
 
 
 def _asking(context: Context[Any, Any]) -> Principal:

@@ -8,7 +8,7 @@ all of them closes those that are late, so a request costs two assignments and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -31,6 +31,9 @@ LINGER_MS: Final = 1_000
 """How long a refused client may go on sending before its connection is reset."""
 ABORT: Final = "hubscope.abort"
 """In the ASGI scope: ends the connection at once, whatever waits in it."""
+SHORT_POSTS: Final = b"/v1/events"
+SHORT_POST_BYTES: Final = 16 * 1024
+"""Posts of events no longer than this that come in one piece are taken without a task of their own."""
 PER_FIELD_BYTES: Final = 32
 """What a header field counts beside its text, as in HPACK: very many tiny fields cost memory, too."""
 
@@ -49,12 +52,23 @@ class HeadTooLarge(HubscopeError):
     code = "head_too_large"
 
 
-def hardened(settings: Settings, instruments: Instruments) -> type[HttpToolsProtocol]:
-    """The protocol class for uvicorn.Config(http=...), with the limits of these settings."""
+Answer = Callable[[int, list[tuple[bytes, bytes]], bytes], None]
+"""Sends a whole answer: status, header fields with its length, body."""
+AtOnce = Callable[[Any, bytes, Answer], bool]
+"""Takes a request with its body and answers it later; False where it does not, and nothing has happened."""
+
+
+def hardened(settings: Settings, instruments: Instruments, at_once: AtOnce) -> type[HttpToolsProtocol]:
+    """The protocol class for uvicorn.Config(http=...), with the limits of these settings.
+
+    Args:
+        at_once: is asked about short posts of events before the application is, which needs a task for each.
+    """
 
     class Protocol(_Protocol):
         limits = settings
         cut = staticmethod(lambda reason: instruments.connections_cut.labels(reason).inc())
+        ask = staticmethod(at_once)
 
     return Protocol
 
@@ -107,18 +121,23 @@ class _Cycle(RequestResponseCycle):
             return
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
+        self.answer(head["status"], head["headers"], body)
+
+    def answer(self, status: int, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole answer, whose length its fields tell."""
         if self.disconnected:
             return
+        self.response_started = True
         self.waiting_for_100_continue = False
-        headers = [*self.default_headers, *head["headers"]]
+        headers = [*self.default_headers, *fields]
         if (b"connection", b"close") in headers:
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
-        fields = b"".join([b"%b: %b\r\n" % header for header in headers])
-        if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers) or b"\0" in fields:
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
             raise RuntimeError("a header field of an answer holds a line end")
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[head["status"]], fields, body))
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body))
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
@@ -134,6 +153,8 @@ def _is_whole(start: MutableMapping[str, Any], scope: HTTPScope) -> bool:
 class _Protocol(HttpToolsProtocol):
     limits: Settings
     cut: Callable[[str], None]
+    ask: AtOnce
+    cycle: _Cycle
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -144,6 +165,8 @@ class _Protocol(HttpToolsProtocol):
         self._field_bytes = 0
         self._begun_inside = False
         self._refused = False
+        self._length: int | None = None
+        self._held = False
 
     # Connection
 
@@ -161,6 +184,9 @@ class _Protocol(HttpToolsProtocol):
             self._head_bytes = 0
         self._begun_inside = False
         super().data_received(data)
+        if self._held:  # the rest of it is still to come, and may never: that is the application's to wait for
+            self._held = False
+            self._start_asgi_task(self.cycle, self.app)
         if self._phase == "head" and not self._refused and not self._begun_inside:
             # Inside a field that does not end, the parser has told us nothing yet.
             self._head_bytes += len(data)
@@ -247,10 +273,23 @@ class _Protocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._held = self._is_short()
+            if not self._held:
+                self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def _is_short(self) -> bool:
+        """Whether this is a post of events that may have come in one piece."""
+        return (
+            self._length is not None
+            and self._length <= SHORT_POST_BYTES
+            and self.url == SHORT_POSTS
+            and self.scope["method"] == "POST"
+            and not self.expect_100_continue
+            and not self.parser.should_upgrade()
+        )
 
     def _doubt(self) -> str | None:
         """What the parser lets pass although a proxy in front may read it another way (request smuggling)."""
@@ -258,9 +297,12 @@ class _Protocol(HttpToolsProtocol):
         if not self.url.startswith((b"/", b"*")):
             return "the request target must be a path"
         hosts = 0
+        self._length = None
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
+            elif name == b"content-length":
+                self._length = int(value) if value.isdigit() else None
             elif name == b"transfer-encoding" and (version != "1.1" or value.strip().lower() != b"chunked"):
                 return "the only Transfer-Encoding that is taken is chunked, in HTTP/1.1"
         if hosts > 1 or (hosts == 0 and version == "1.1"):
@@ -290,9 +332,16 @@ class _Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._refused:
             return
-        if not self.cycle.response_complete:
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            if not self._held:
+                cycle.message_event.set()
+            else:
+                self._held = False
+                if not self.ask(self.scope, bytes(cycle.body), cycle.answer):
+                    cycle.message_event.set()
+                    self._start_asgi_task(cycle, self.app)
         self._rest()
 
     def on_response_complete(self) -> None:

@@ -192,7 +192,7 @@ async def serving(
         server = _Server(
             uvicorn.Config(
                 application,
-                http=hardened(settings, app.instruments),
+                http=hardened(settings, app.instruments, application.at_once),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -13,7 +14,7 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from hubscope.access import Principal, Rates
-from hubscope.ingest.envelope import NDJSON_TYPES, Window, checked, derived_id, read
+from hubscope.ingest.envelope import NDJSON_TYPES, Batch, Window, checked, derived_id, read
 from hubscope.ingest.names import Names, monotonic
 from hubscope.ingest.rows import record
 from hubscope.ingest.scrub import scrubbed, to_scrub
@@ -29,6 +30,19 @@ LONG_POST_BYTES: Final = 16 * 1024
 """Posts of so many bytes are read one at a time: the first is on its way to the database while the next is read."""
 _AT_ONCE: Final = contextlib.nullcontext()
 _NAME_OF = {kind: name for name, kind in EVENT_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A post that is in the queue.
+
+    Attributes:
+        stored: done with the commit, or when nothing is promised any more.
+        receipt: what to answer then; raises what `Ingest.post` raises.
+    """
+
+    stored: asyncio.Future[list[Outcome]]
+    receipt: Callable[[], Receipt]
 
 
 class Ingest:
@@ -92,17 +106,39 @@ class Ingest:
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
         async with self._reading if len(body) >= LONG_POST_BYTES else _AT_ONCE:
-            batch = read(
-                body,
-                content_type,
-                tenant=principal.tenant,
-                window=self._window(),
-                max_events=self._settings.max_batch_events,
-                **self._free,
-            )
-            self._rates.spend(principal.tenant, len(batch.events) + len(batch.rejected))
-            events, stored = await self._queued(principal.tenant, batch.events, len(body))
+            batch = self._read(principal, body, content_type)
+            events = await self._scrubbed(batch.events)
+            stored = self._queued(principal.tenant, events, len(body))
         return self._receipt(events, batch.places, await stored, batch.rejected)
+
+    def posted(self, principal: Principal, body: bytes, content_type: str) -> Posted:
+        """`check` and `post` without a wait, for a short post.
+
+        Raises:
+            as they do, but for what comes of the commit.
+        """
+        self._rates.check(principal.tenant)
+        batch = self._read(principal, body, content_type)
+        suspects = to_scrub(batch.events)
+        events = batch.events
+        if suspects:
+            events = list(events)
+            for place in suspects:
+                events[place] = scrubbed(events[place], self._settings.error_message_max_chars)
+        stored = self._queued(principal.tenant, events, len(body))
+        return Posted(stored, lambda: self._receipt(events, batch.places, stored.result(), batch.rejected))
+
+    def _read(self, principal: Principal, body: bytes, content_type: str) -> Batch:
+        batch = read(
+            body,
+            content_type,
+            tenant=principal.tenant,
+            window=self._window(),
+            max_events=self._settings.max_batch_events,
+            **self._free,
+        )
+        self._rates.spend(principal.tenant, len(batch.events) + len(batch.rejected))
+        return batch
 
     async def record(self, principal: Principal, events: Sequence[Event]) -> Receipt:
         """Commit events that this process saw itself: its own calls, its probes. No share is spent on them.
@@ -194,16 +230,11 @@ class Ingest:
         self, tenant: str, events: Sequence[Event], places: Sequence[int], refused: list[Rejected], size: int
     ) -> Receipt:
         """Whatever way events come, this is the one on which they are scrubbed, stored and counted."""
-        events, stored = await self._queued(tenant, events, size)
-        return self._receipt(events, places, await stored, refused)
+        events = await self._scrubbed(events)
+        return self._receipt(events, places, await self._queued(tenant, events, size), refused)
 
-    async def _queued(
-        self, tenant: str, events: Sequence[Event], size: int
-    ) -> tuple[Sequence[Event], asyncio.Future[list[Outcome]]]:
-        """Scrub events and put their rows in the queue: the events as they are stored, and what will become of each."""
-        suspects = to_scrub(events)
-        if suspects:
-            events = await self._scrubbed(events, suspects)
+    def _queued(self, tenant: str, events: Sequence[Event], size: int) -> asyncio.Future[list[Outcome]]:
+        """Put the rows of events in the queue; what will become of each."""
         settled = self._names.settle_all(tenant, events, monotonic())
         records = [
             record(tenant, event.event_id, event, settled=False)  # type: ignore[arg-type]  # each has its id by now
@@ -211,7 +242,7 @@ class Ingest:
             else record(tenant, event.event_id, known.event, known.counted)  # type: ignore[arg-type]
             for event, known in zip(events, settled, strict=True)
         ]
-        return events, self._writer.store(records, size)
+        return self._writer.store(records, size)
 
     def _receipt(
         self, events: Sequence[Event], places: Sequence[int], outcomes: Sequence[Outcome], refused: list[Rejected]
@@ -248,8 +279,11 @@ class Ingest:
             self._counted[kind, outcome] = counted
         counted.inc(number)
 
-    async def _scrubbed(self, events: Sequence[Event], suspects: Sequence[int]) -> Sequence[Event]:
-        """The events, those in the places named without secrets."""
+    async def _scrubbed(self, events: Sequence[Event]) -> Sequence[Event]:
+        """The events without secrets."""
+        suspects = to_scrub(events)
+        if not suspects:
+            return events
         cap = self._settings.error_message_max_chars
         clean = list(events)
         paused = monotonic()
