@@ -15,12 +15,25 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
-from hubscope.sqlgate.ahead import PLAIN, Foresight, Heard, Line, Told, bound, dial, statement
+from hubscope.sqlgate.ahead import (
+    BEGIN,
+    PLAIN,
+    PLAN_CHARS,
+    Foresight,
+    Heard,
+    Lasting,
+    Line,
+    Told,
+    bound,
+    dial,
+    statement,
+)
 from hubscope.sqlgate.config import Served
 from hubscope.sqlgate.guard import Inspected, inspect, place
 from hubscope.sqlgate.policy import QUERIES, Approved, Foreseen, approve, foresee, foretold
@@ -124,6 +137,7 @@ class _Described:
         approved: what came of that answer.
         foreseen: the question.
         plan: what runs when there are no parameters.
+        lasting: what may stay of it on the server.
         until: when it is no longer remembered, in seconds of the monotonic clock.
     """
 
@@ -134,6 +148,7 @@ class _Described:
     approved: Approved | None = None
     foreseen: Foreseen | None = None
     plan: _Plan | None = None
+    lasting: Lasting | None = None
     until: float = 0.0
 
     @staticmethod
@@ -146,7 +161,7 @@ class _Described:
             return _Described(parameters, columns)
         until = time.monotonic() + DESCRIPTION_S
         answer = heard.answer if foreseen else b""
-        return _Described(parameters, columns, heard.description, answer, approved, foreseen, None, until)
+        return _Described(parameters, columns, heard.description, answer, approved, foreseen, until=until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +212,7 @@ class Gate:
     def _begin_with(self, *statements: str) -> None:
         """The statements that every transaction begins with."""
         self._first: tuple[str, ...] = statements
-        self._first_messages = tuple(map(statement, statements))
+        self._first_messages = (bound(BEGIN, ()), *map(statement, statements[1:]))
 
     # Life
 
@@ -287,7 +302,7 @@ class Gate:
             server_settings=self._session(database.path or ("pg_temp",)),
             max_cached_statement_lifetime=0,
             connect=dial,
-            init=_prepared,
+            init=partial(_prepared, self._first[0]),
             reset=let_go,
         )
 
@@ -315,6 +330,9 @@ class Gate:
             try:
                 try:
                     yield connection
+                except asyncpg.InvalidSQLStatementNameError:  # somebody has closed what was prepared there
+                    connection.terminate()
+                    raise
                 finally:
                     await self._finish(connection)
             finally:
@@ -323,7 +341,7 @@ class Gate:
             raise
         except asyncpg.QueryCanceledError as error:
             raise self._timed_out() from error
-        except _AWAY as error:
+        except (asyncpg.InvalidSQLStatementNameError, *_AWAY) as error:
             raise away(error) from error
         except asyncpg.PostgresError as error:
             raise failed(error) from error
@@ -462,7 +480,9 @@ class Gate:
         last = self._described.get(sql)
         if last is not None and last.until < time.monotonic():
             last = None
-        foreseen = None if known else self._foreseen(inspected, last)
+        foreseen = None if known and not (last and last.lasting) else self._foreseen(inspected, last)
+        if foreseen:  # what is asked anew need not be remembered
+            known = None
         begin = self._first
         if known or foreseen:
             line = Line.of(connection)
@@ -471,8 +491,9 @@ class Gate:
             if last and plan:
                 expected = last.answer if foreseen else b""
                 told = await line.at_once(
-                    ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected
-                )
+                    ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected,
+                    last.lasting if foreseen else None,
+                )  # fmt: skip
                 if told:
                     found = self._confirmed(sql, told, known, foreseen, last)
                     if found and not isinstance(told.first, asyncpg.PostgresError):
@@ -490,7 +511,10 @@ class Gate:
             if approved and not isinstance(prepared, asyncpg.PostgresError):
                 described = _Described.of(prepared, heard, approved, foreseen)
                 plan = self._plan(described, inspected, parameters)
-                self._keep(sql, described if parameters else replace(described, plan=plan))
+                if not parameters:
+                    may_last = approved.lasting and not self.served.writable and len(plan.text) <= PLAN_CHARS
+                    described = replace(described, plan=plan, lasting=Lasting.of(heard) if may_last else None)
+                self._keep(sql, described)
                 return approved, plan
             if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
                 raise failed(prepared, inspected.sql) from prepared
@@ -622,7 +646,7 @@ class Gate:
         return True
 
 
-async def _prepared(connection: asyncpg.Connection) -> None:
+async def _prepared(begin: str, connection: asyncpg.Connection) -> None:
     """A new connection: check that texts mean there what they mean here, and plan the policy's statements once.
 
     Their plans must not depend on how many relations the database has, so they are made of index lookups.
@@ -635,7 +659,7 @@ async def _prepared(connection: asyncpg.Connection) -> None:
     others = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
     await connection.execute("".join(f"SET {name} = off;" for name in others))
     line = Line.of(connection)
-    await line.set_up(connection, QUERIES["plain"])
+    await line.set_up(connection, **{PLAIN: QUERIES["plain"], BEGIN: begin})
     await line.prepare([bound(PLAIN, _NO_NAMES)], "SELECT 1")
     await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [], [], [], "true")
     await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)
