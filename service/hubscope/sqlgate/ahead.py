@@ -472,6 +472,7 @@ class Line(asyncio.Protocol):
         page: int,
         expected: bytes = b"",
         lasting: Lasting | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Told | None:
         """Describe one text and run another behind it, all with the messages ahead, in one wait.
 
@@ -482,6 +483,7 @@ class Line(asyncio.Protocol):
             expected: `Heard.answer` of the time before, if any: most times it is the same.
             lasting: what stays of the text, where it may. It is left on the server by the first of these calls, and
                 used by the next ones, which say that nothing was heard where it was not of use.
+            meanwhile: called while the server is at work; raises nothing.
 
         Returns:
             What came of it; None, and nothing was done, where rows of these types were not read here before.
@@ -510,6 +512,8 @@ class Line(asyncio.Protocol):
         try:
             self._put(*messages)
             self._bind_to = names[1]
+            if meanwhile:  # in the next turn of the loop, at whose end this one's writes go out
+                asyncio.get_running_loop().call_soon(meanwhile)
             try:
                 records, _, ended = await self.driver.bind_execute(stencil, arguments, ROWS, page, True, None)
                 first = (records, ended)

@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -184,6 +184,70 @@ class _Plan:
     @property
     def sent(self) -> list[str]:
         return [each.sent for each in self.shapes]
+
+
+class _Again:
+    """A check that a text has passed before, to be made once more while the database is at work on it.
+
+    Args:
+        check: what tells what it names now.
+    """
+
+    def __init__(self, check: Callable[[], Inspected]) -> None:
+        self._check = check
+        self._found: Inspected | Exception | None = None
+
+    def __call__(self) -> None:
+        """Make it, if it was not made."""
+        if self._found is None:
+            try:
+                self._found = self._check()
+            except Exception as error:  # told to whom asks for what came of it
+                self._found = error
+
+    def passed(self) -> Inspected:
+        """What came of it.
+
+        Raises:
+            QueryRefused.
+        """
+        self()
+        if isinstance(self._found, Inspected):
+            return self._found
+        assert self._found is not None
+        raise self._found
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call on its way.
+
+    Attributes:
+        sql, parameters: as they came.
+        inspected: what the text names; None until it was checked.
+        known: the verdict of both gates, where that is remembered.
+        last: what was found out about the same text less than DESCRIPTION_S ago.
+        again: the check of this call, where `inspected` is of an earlier one: nothing is told before it is made.
+    """
+
+    sql: str
+    parameters: Sequence[Any]
+    inspected: Inspected | None
+    known: Approved | None
+    last: _Described | None
+    again: _Again | None = None
+
+    def passed(self) -> Inspected:
+        """What the text names, checked in this call.
+
+        Raises:
+            QueryRefused.
+        """
+        if self.again:
+            self.inspected = self.again.passed()
+            self.again = None
+        assert self.inspected is not None
+        return self.inspected
 
 
 class Gate:
@@ -441,13 +505,13 @@ class Gate:
             DatabaseAway.
         """
         started = time.perf_counter()
-        known = self.remembered(sql)
-        # What is refused needs no connection and no turn.
-        inspected = known.inspected if known else await self.checked(sql)
+        call = self._begun(sql, parameters)
+        if call.inspected is None:  # what is refused needs no connection and no turn
+            call.inspected = await self.checked(sql)
         async with self._in_time(), AsyncExitStack() as held:
             await held.enter_async_context(self.turns.turn(client))
             connection = await held.enter_async_context(self._lent())
-            approved, plan = await self._planned(connection, sql, inspected, known, parameters)
+            approved, plan = await self._planned(connection, call)
             taken, truncated = await self._take(Line.of(connection), plan)
             if not self.served.writable:  # what is only rolled back need not keep the answer waiting
                 self._end_behind(held.pop_all())
@@ -460,14 +524,19 @@ class Gate:
             (time.perf_counter() - started) * 1000,
         )
 
-    async def _planned(
-        self,
-        connection: asyncpg.Connection,
-        sql: str,
-        inspected: Inspected,
-        known: Approved | None,
-        parameters: Sequence[Any],
-    ) -> tuple[Approved, _Plan]:
+    def _begun(self, sql: str, parameters: Sequence[Any]) -> _Call:
+        """What is known of a text that comes again."""
+        last = self._described.get(sql)
+        if last is not None and last.until < time.monotonic():
+            last = None
+        known = self.remembered(sql)
+        if known:
+            return _Call(sql, parameters, known.inspected, known, last)
+        if last and last.approved and len(sql) < LONG_TEXT:
+            return _Call(sql, parameters, last.approved.inspected, None, last, _Again(partial(self.check, sql)))
+        return _Call(sql, parameters, None, None, last)
+
+    async def _planned(self, connection: asyncpg.Connection, call: _Call) -> tuple[Approved, _Plan]:
         """Begin the transaction, ask the policy, let the server parse what it approved, and lay out what runs.
 
         In one wait, with the first rows, where the same text was described before and is described in the same way now;
@@ -476,89 +545,84 @@ class Gate:
         Raises:
             QueryRefused, QueryFailed.
         """
+        line = Line.of(connection)
+        last, inspected, parameters = call.last, call.inspected, call.parameters
+        assert inspected is not None
+        lasting = last.lasting if last else None
+        # A plan that stays is worth more than not to ask, and what is asked anew need not be remembered.
+        foreseen = None if call.known and not lasting else self._foreseen(inspected, last)
+        if foreseen:
+            call.known = None
+        if not call.known and not foreseen:
+            return await self._asked_anew(connection, call, self._first)
         settings = (_CUSTOM_PLAN,) if parameters else ()
-        last = self._described.get(sql)
-        if last is not None and last.until < time.monotonic():
-            last = None
-        foreseen = None if known and not (last and last.lasting) else self._foreseen(inspected, last)
-        if foreseen:  # what is asked anew need not be remembered
-            known = None
-        begin = self._first
-        if known or foreseen:
-            line = Line.of(connection)
-            ahead = [*self._first_messages, *([foreseen.asked] if foreseen else []), *map(statement, settings)]
-            plan = self._expected(last, inspected, parameters)
-            if last and plan:
-                expected = last.answer if foreseen else b""
-                told = await line.at_once(
-                    ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected,
-                    last.lasting if foreseen else None,
-                )  # fmt: skip
-                if told:
-                    found = self._confirmed(sql, told, known, foreseen, last)
-                    if found and not isinstance(told.first, asyncpg.PostgresError):
-                        return found, replace(plan, first=told.first)
-                    if isinstance(told.first, asyncpg.PostgresError) and (
-                        found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
-                    ):
-                        raise told.first
-                    self._described.pop(sql, None)
-                    return await self._asked_anew(connection, sql, inspected, known, parameters, ("ROLLBACK", *begin))
-            heard, prepared = await line.prepare(ahead, inspected.sql)
-            approved = self._verdict(sql, known, foreseen, heard)
-            if isinstance(prepared, (asyncpg.QueryCanceledError, *_AWAY)):
-                raise prepared
-            if approved and not isinstance(prepared, asyncpg.PostgresError):
-                described = _Described.of(prepared, heard, approved, foreseen)
-                plan = self._plan(described, inspected, parameters)
-                if not parameters:
-                    may_last = approved.lasting and not self.served.writable and len(plan.text) <= PLAN_CHARS
-                    described = replace(described, plan=plan, lasting=Lasting.of(heard) if may_last else None)
-                self._keep(sql, described)
-                return approved, plan
-            if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
-                raise failed(prepared, inspected.sql) from prepared
-            begin = ("ROLLBACK", *begin)
-        return await self._asked_anew(connection, sql, inspected, known, parameters, begin)
+        ahead = [*self._first_messages, *([foreseen.asked] if foreseen else []), *map(statement, settings)]
+        plan = self._expected(last, inspected, parameters)
+        if last and plan:
+            expected = last.answer if foreseen else b""
+            told = await line.at_once(
+                ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected,
+                lasting if foreseen else None, call.again,
+            )  # fmt: skip
+            same = call.passed() == inspected
+            if told:
+                found = self._confirmed(call, told, foreseen, last) if same else None
+                if found and not isinstance(told.first, asyncpg.PostgresError):
+                    return found, replace(plan, first=told.first)
+                if isinstance(told.first, asyncpg.PostgresError) and (
+                    found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
+                ):
+                    raise told.first
+                self._described.pop(call.sql, None)
+                return await self._asked_anew(connection, call, ("ROLLBACK", *self._first))
+        inspected = call.passed()
+        heard, prepared = await line.prepare(ahead, inspected.sql)
+        approved = self._verdict(call, foreseen, heard)
+        if isinstance(prepared, (asyncpg.QueryCanceledError, *_AWAY)):
+            raise prepared
+        if approved and not isinstance(prepared, asyncpg.PostgresError):
+            described = _Described.of(prepared, heard, approved, foreseen)
+            plan = self._plan(described, inspected, parameters)
+            if not parameters:
+                may_last = approved.lasting and not self.served.writable and len(plan.text) <= PLAN_CHARS
+                described = replace(described, plan=plan, lasting=Lasting.of(heard) if may_last else None)
+            self._keep(call.sql, described)
+            return approved, plan
+        if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
+            raise failed(prepared, inspected.sql) from prepared
+        return await self._asked_anew(connection, call, ("ROLLBACK", *self._first))
 
     async def _asked_anew(
-        self,
-        connection: asyncpg.Connection,
-        sql: str,
-        inspected: Inspected,
-        known: Approved | None,
-        parameters: Sequence[Any],
-        begin: Sequence[str],
+        self, connection: asyncpg.Connection, call: _Call, begin: Sequence[str]
     ) -> tuple[Approved, _Plan]:
         """The same, one request after the other: where the policy has to look twice, or nothing was as expected."""
+        inspected = call.passed()
         await connection.execute("; ".join(begin))
-        approved = known or await self.approve(connection, sql, inspected)
+        approved = call.known or await self.approve(connection, call.sql, inspected)
         self._foresight.learn(approved.closer)
-        if parameters:
+        if call.parameters:
             await connection.execute(_CUSTOM_PLAN)
         prepared = await describe(connection, inspected)
-        return approved, self._plan(_Described.of(prepared), inspected, parameters)
+        return approved, self._plan(_Described.of(prepared), inspected, call.parameters)
 
-    def _confirmed(
-        self, sql: str, told: Told, known: Approved | None, foreseen: Foreseen | None, last: _Described
-    ) -> Approved | None:
+    def _confirmed(self, call: _Call, told: Told, foreseen: Foreseen | None, last: _Described) -> Approved | None:
         """The verdict, where the server described the text as the last time; None where all has to be asked anew."""
         if told.heard is None:  # byte by byte, so what came of it the last time comes of it now
             if last.approved:
-                self._remember(sql, last.approved)
+                self._remember(call.sql, last.approved)
             return last.approved
-        approved = self._verdict(sql, known, foreseen, told.heard)
+        approved = self._verdict(call, foreseen, told.heard)
         return approved if told.heard.description == last.description else None
 
-    def _verdict(self, sql: str, known: Approved | None, foreseen: Foreseen | None, heard: Heard) -> Approved | None:
+    def _verdict(self, call: _Call, foreseen: Foreseen | None, heard: Heard) -> Approved | None:
         """What came of the policy's question that went ahead: None where it has to be asked again."""
         if foreseen is None:
-            return known
+            return call.known
         if len(heard.completed) <= len(self._first):
             return None
         approved = foretold(foreseen, heard.rows, self.served.policy)
         if approved:
-            self._remember(sql, approved)
+            self._remember(call.sql, approved)
         return approved
 
     def _plan(self, described: _Described, inspected: Inspected, parameters: Sequence[Any]) -> _Plan:
