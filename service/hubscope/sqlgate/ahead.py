@@ -578,12 +578,8 @@ class Line(asyncio.Protocol):
             types: names of types of pg_catalog.
             arguments: of the parameters.
             page: most rows of one list.
-            first: the first rows, where they came by `at_once`.
+            first: the first rows, where they came by `at_once` and are not all.
         """
-        if first is not None and first[1]:
-            if first[0]:
-                yield first[0]
-            return
         stencil = await self._stencil(types, len(arguments))
         if stencil is None:
             stencil = (await self.connection.prepare(sql, name=""))._state

@@ -72,6 +72,10 @@ _AWAY: Final[tuple[type[Exception], ...]] = (
 )
 
 
+_First = tuple[list[Any], bool]
+"""The first rows of a query that went out with what went ahead of it, and whether they are all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """What was found out about a database when it was first reached.
@@ -172,18 +176,14 @@ class _Plan:
         shapes: of its columns.
         text, arguments: the statement.
         page: most rows at a time.
-        first: the first rows, and whether they are all, when they are here already.
+        sent: the types of its columns, as they are sent.
     """
 
     shapes: list[Shape]
     text: str
     arguments: list[str | None]
     page: int
-    first: tuple[list[Any], bool] | None = None
-
-    @property
-    def sent(self) -> list[str]:
-        return [each.sent for each in self.shapes]
+    sent: tuple[str, ...]
 
 
 class _Again:
@@ -511,8 +511,8 @@ class Gate:
         async with self._in_time(), AsyncExitStack() as held:
             await held.enter_async_context(self.turns.turn(client))
             connection = await held.enter_async_context(self._lent())
-            approved, plan = await self._planned(connection, call)
-            taken, truncated = await self._take(Line.of(connection), plan)
+            approved, plan, first = await self._planned(connection, call)
+            taken, truncated = await self._take(Line.of(connection), plan, first)
             if not self.served.writable:  # what is only rolled back need not keep the answer waiting
                 self._end_behind(held.pop_all())
         return Result(
@@ -536,7 +536,7 @@ class Gate:
             return _Call(sql, parameters, last.approved.inspected, None, last, _Again(partial(self.check, sql)))
         return _Call(sql, parameters, None, None, last)
 
-    async def _planned(self, connection: asyncpg.Connection, call: _Call) -> tuple[Approved, _Plan]:
+    async def _planned(self, connection: asyncpg.Connection, call: _Call) -> tuple[Approved, _Plan, _First | None]:
         """Begin the transaction, ask the policy, let the server parse what it approved, and lay out what runs.
 
         In one wait, with the first rows, where the same text was described before and is described in the same way now;
@@ -568,7 +568,7 @@ class Gate:
             if told:
                 found = self._confirmed(call, told, foreseen, last) if same else None
                 if found and not isinstance(told.first, asyncpg.PostgresError):
-                    return found, replace(plan, first=told.first)
+                    return found, plan, told.first
                 if isinstance(told.first, asyncpg.PostgresError) and (
                     found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
                 ):
@@ -587,14 +587,14 @@ class Gate:
                 may_last = approved.lasting and not self.served.writable and len(plan.text) <= PLAN_CHARS
                 described = replace(described, plan=plan, lasting=Lasting.of(heard) if may_last else None)
             self._keep(call.sql, described)
-            return approved, plan
+            return approved, plan, None
         if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
             raise failed(prepared, inspected.sql) from prepared
         return await self._asked_anew(connection, call, ("ROLLBACK", *self._first))
 
     async def _asked_anew(
         self, connection: asyncpg.Connection, call: _Call, begin: Sequence[str]
-    ) -> tuple[Approved, _Plan]:
+    ) -> tuple[Approved, _Plan, None]:
         """The same, one request after the other: where the policy has to look twice, or nothing was as expected."""
         inspected = call.passed()
         await connection.execute("; ".join(begin))
@@ -603,7 +603,7 @@ class Gate:
         if call.parameters:
             await connection.execute(_CUSTOM_PLAN)
         prepared = await describe(connection, inspected)
-        return approved, self._plan(_Described.of(prepared), inspected, call.parameters)
+        return approved, self._plan(_Described.of(prepared), inspected, call.parameters), None
 
     def _confirmed(self, call: _Call, told: Told, foreseen: Foreseen | None, last: _Described) -> Approved | None:
         """The verdict, where the server described the text as the last time; None where all has to be asked anew."""
@@ -630,7 +630,7 @@ class Gate:
         shapes, text, arguments = fit(described, inspected, parameters, limits.value_chars, limits.rows)
         wide = sum(each.wide for each in shapes)
         page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
-        return _Plan(shapes, text, arguments, page)
+        return _Plan(shapes, text, arguments, page, tuple(each.sent for each in shapes))
 
     def _expected(self, last: _Described | None, inspected: Inspected, parameters: Sequence[Any]) -> _Plan | None:
         """What will run if the text means what it meant the last time, for the server to confirm."""
@@ -668,30 +668,40 @@ class Gate:
         if not task.cancelled():
             task.exception()  # the connection was thrown away and the next one says why
 
-    async def _take(self, line: Line, plan: _Plan) -> tuple[_Taken, str | None]:
+    async def _take(self, line: Line, plan: _Plan, first: _First | None) -> tuple[_Taken, str | None]:
         """Rows, page by page, until the query ends or a limit is reached."""
-        limits = self.served.limits
-        shapes = plan.shapes
         taken = _Taken()
-        async with aclosing(line.rows(plan.text, plan.sent, plan.arguments, plan.page, plan.first)) as pages:
-            async for records in pages:
-                room = limits.rows - len(taken.rows)
-                if not self._add(records[:room], shapes, taken):
-                    return taken, (
-                        f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
-                        " ask for fewer columns or rows"
-                    )
-                if len(records) > room:
-                    return taken, (
-                        f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
-                        " or page with ORDER BY and a WHERE beyond the last row"
-                    )
-        if taken.cut:
-            return taken, (
-                f"all rows, but {len(taken.cut)} values were cut to {limits.value_chars} characters (`cut` says which"
-                " row and column); ask for parts of them with substr, or for keys of a JSON value"
+        if first is not None and first[1]:
+            why = self._add_page(first[0], plan.shapes, taken) if first[0] else None
+        else:
+            why = None
+            async with aclosing(line.rows(plan.text, plan.sent, plan.arguments, plan.page, first)) as pages:
+                async for records in pages:
+                    why = self._add_page(records, plan.shapes, taken)
+                    if why:
+                        break
+        if taken.cut and why is None:
+            why = (
+                f"all rows, but {len(taken.cut)} values were cut to {self.served.limits.value_chars} characters (`cut`"
+                " says which row and column); ask for parts of them with substr, or for keys of a JSON value"
             )
-        return taken, None
+        return taken, why
+
+    def _add_page(self, records: Sequence[Any], shapes: Sequence[Shape], taken: _Taken) -> str | None:
+        """Add these rows; why they are the last ones, if a limit is reached."""
+        limits = self.served.limits
+        room = limits.rows - len(taken.rows)
+        if not self._add(records[:room], shapes, taken):
+            return (
+                f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
+                " ask for fewer columns or rows"
+            )
+        if len(records) > room:
+            return (
+                f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
+                " or page with ORDER BY and a WHERE beyond the last row"
+            )
+        return None
 
     def _add(self, records: Sequence[Any], shapes: Sequence[Shape], taken: _Taken) -> bool:
         """Add these rows, or as many of them as have room; False when some have not. The first row always has."""
