@@ -33,8 +33,9 @@ CLOSER_S: Final = 60.0
 CLOSER_NAMES: Final = 1_000
 
 PLANS: Final = 32
-"""Of each connection; one takes 30 to 100 kilobytes of the server's memory."""
-PLAN_CHARS: Final = 4_000
+"""Of each connection. A plan of an everyday text takes 70 kilobytes of the server's memory, of the longest ones up to
+half a megabyte."""
+PLAN_CHARS: Final = 2_000
 """Longest text of which one is kept."""
 
 PLAIN: Final = "hubscope_plain"

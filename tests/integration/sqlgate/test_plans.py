@@ -18,6 +18,7 @@ import pytest
 from hubscope.errors import DatabaseAway, QueryFailed, QueryRefused
 from hubscope.sqlgate import Gate, Narrowed, Policy, ahead, run
 from hubscope.sqlgate.ahead import Lasting, Line
+from hubscope.sqlgate.guard import Inspected, inspect
 from tests.integration.sqlgate.conftest import Canary, gate_to
 from tests.integration.sqlgate.test_ahead import told
 
@@ -376,6 +377,44 @@ async def test_a_plan_that_was_given_up_while_it_was_made_is_closed(gate: Gate, 
 async def stay_of(connection: Any) -> list[str]:
     rows = await connection.fetch("SELECT name FROM pg_prepared_statements WHERE name LIKE 'hubscope%\\_%\\_%'")
     return [row["name"] for row in rows]
+
+
+async def test_a_text_that_comes_again_is_checked_in_each_call_and_nothing_is_told_before(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = told(await gate.query(TEXT))
+    assert await used(gate) >= 2
+    check, checked = gate.check, list[str]()
+
+    def note(sql: str) -> Inspected:
+        checked.append(sql)
+        return check(sql)
+
+    monkeypatch.setattr(gate, "check", note)
+    for n in range(1, 4):
+        assert told(await gate.query(TEXT)) == expected
+        assert checked == [TEXT] * n
+
+    def refuse(sql: str) -> Inspected:
+        raise QueryRefused("not any more")
+
+    monkeypatch.setattr(gate, "check", refuse)
+    for _ in range(3):
+        with pytest.raises(QueryRefused, match="not any more"):
+            await gate.query(TEXT)
+    monkeypatch.undo()
+    assert told(await gate.query(TEXT)) == expected
+    await asyncio.gather(*gate._ending)
+    assert (gate.turns.running, gate.connections()) == (0, (1, 1))
+
+
+async def test_a_text_that_is_found_to_name_something_else_is_asked_about_anew(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await used(gate) >= 2
+    monkeypatch.setattr(gate, "check", lambda sql: inspect("SELECT n FROM closed", max_bytes=1_000))
+    with pytest.raises(QueryRefused, match="closed"):
+        await gate.query(TEXT)
 
 
 async def test_a_plan_knows_of_an_index_that_was_made_since(gate: Gate, canary: Canary) -> None:
