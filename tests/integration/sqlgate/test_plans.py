@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from hubscope.errors import DatabaseAway, QueryFailed, QueryRefused
+from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused
 from hubscope.sqlgate import Gate, Narrowed, Policy, ahead, run
 from hubscope.sqlgate.ahead import Lasting, Line
 from hubscope.sqlgate.guard import Inspected, inspect
@@ -453,6 +454,92 @@ async def test_what_is_known_of_a_text_ends_with_its_plan(gate: Gate, monkeypatc
     monkeypatch.undo()
     assert await used(gate) >= 2
     assert len(set(await stay(gate)) - before) == 2
+
+
+TEXTS = (
+    "SELECT * FROM t ORDER BY 1",
+    "SELECT count(*) FROM t",
+    "SELECT n FROM public.t WHERE n = 1",
+    "SELECT note || 'x' FROM t ORDER BY 1",
+    "SELECT reverse(note) FROM t ORDER BY 1",
+    "SELECT a.n FROM t a JOIN t b ON a.n = b.n WHERE b.note = 'one'",
+    "SELECT n + 1 FROM early.u",
+    "SELECT u.n, t.note FROM u JOIN t USING (n)",
+    "WITH t AS (SELECT 1 AS n) SELECT n FROM t",
+    "SELECT 1 / (n - 1) FROM t WHERE n = 1",
+)
+HAPPENINGS = (
+    "CREATE TABLE early.t AS SELECT 7 AS n, 'early' AS note",
+    "DROP TABLE early.t",
+    "CREATE VIEW early.t AS SELECT 5 AS n, 'view' AS note",
+    "CREATE VIEW early.t AS SELECT * FROM closed",
+    "DROP VIEW early.t",
+    "DROP TABLE public.t",
+    "CREATE TABLE public.t (n int PRIMARY KEY, note text)",
+    "INSERT INTO public.t VALUES (1, 'one'), (2, 'two')",
+    "TRUNCATE public.t",
+    "ALTER TABLE public.t ALTER n TYPE text",
+    "ALTER TABLE public.t ALTER n TYPE int USING n::int",
+    "ALTER TABLE public.t RENAME TO tt",
+    "ALTER TABLE public.tt RENAME TO t",
+    "ALTER TABLE public.t SET SCHEMA private",
+    "ALTER TABLE private.t SET SCHEMA public",
+    "ALTER TABLE public.t RENAME note TO memo",
+    "ALTER TABLE public.t RENAME memo TO note",
+    "ALTER TABLE public.t ADD extra mood",
+    "ALTER TABLE public.t DROP extra",
+    "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY",
+    "CREATE TABLE kid () INHERITS (public.t)",
+    "DROP TABLE kid",
+    "CREATE TABLE early.u AS SELECT 1 AS n",
+    "DROP TABLE early.u",
+    "CREATE TABLE public.u AS SELECT 2 AS n",
+    "DROP TABLE public.u",
+    "ALTER SCHEMA early RENAME TO late",
+    "ALTER SCHEMA late RENAME TO early",
+    "CREATE FUNCTION early.reverse(text) RETURNS text LANGUAGE sql AS 'SELECT $1'",
+    "DROP FUNCTION early.reverse(text)",
+    "CREATE CAST (text AS int) WITH INOUT AS IMPLICIT",
+    "DROP CAST (text AS int)",
+    "CREATE OPERATOR early.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = textcat)",
+    "DROP OPERATOR early.|| (text, text)",
+    "CREATE INDEX ON public.t (note)",
+    "ANALYZE",
+)
+AS_IT_WAS = (
+    "ALTER SCHEMA late RENAME TO early",
+    "DROP TABLE kid",
+    *(f"DROP TABLE {name}" for name in ("early.t", "public.t", "public.tt", "private.t", "early.u", "public.u")),
+    *(each for each in HAPPENINGS if each.startswith("DROP") and "TABLE" not in each),
+    "CREATE TABLE public.t (n int PRIMARY KEY, note text)",
+    "INSERT INTO public.t VALUES (1, 'one'), (2, 'two')",
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_happens_the_answer_is_that_of_a_gate_that_knows_nothing(
+    gate: Gate, sample: str, canary: Canary, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(8):
+        for happening in ((*AS_IT_WAS,), *((each,) for each in chance.sample(HAPPENINGS, 3))):
+            for each in happening:
+                with contextlib.suppress(asyncpg.PostgresError):
+                    await canary.connection.execute(each)
+            async with one(sample) as fresh:
+                for sql in TEXTS:
+                    expected = await outcome(fresh, sql)
+                    for _ in range(3):
+                        assert await outcome(gate, sql) == expected, (sql, happening)
+    assert sum((await stay(gate)).values()) > 0
+
+
+async def outcome(gate: Gate, sql: str) -> Any:
+    """What is answered, or what is said instead."""
+    try:
+        return told(await gate.query(sql))
+    except HubscopeError as error:
+        return type(error), error.detail
 
 
 def test_an_answer_that_held_no_parse_is_not_waited_for() -> None:
