@@ -49,6 +49,7 @@ _UNNAMED: Final = ROWS.encode() + b"\0\0"
 _EXECUTE: Final = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
 _ERROR: Final = 0x45
 _PARSED: Final = b"1\x00\x00\x00\x04"
+_CLOSED: Final = b"3\x00\x00\x00\x04"
 _DONE: Final = b"123"
 """ParseComplete, BindComplete, CloseComplete."""
 _ENDS: Final = b"1Tn"
@@ -504,7 +505,9 @@ class Line(asyncio.Protocol):
             names = self._new_names() if lasting else (b"", b"")
             messages = [*ahead, _parse(sql, names[0]), _describe(names[0]), _parse(text, names[1])]
             if lasting:  # until it is known what became of these, they count among those that are left
-                messages[:0] = [_close(name) for left in self._left for name in left]
+                closing = [_close(name) for left in self._left for name in left]
+                messages[:0] = closing
+                expected = _CLOSED * len(closing) + expected
                 self._left = [names]
         self._heard.clear()
         self._at, self._holding, self._listening = 0, sum(each[:1] in (b"P", b"D") for each in messages), True
@@ -532,7 +535,7 @@ class Line(asyncio.Protocol):
             if use and answer:
                 self._left.append(self._plans.pop(use.number))
                 return Told(NOTHING, first)
-            if lasting and fine:
+            if lasting and fine and answer is None:  # of another answer, it might be the plan of another query
                 self._keep_plan(lasting.number, names)
             return Told(answer, first)
         except Exception:

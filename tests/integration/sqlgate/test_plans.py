@@ -289,6 +289,20 @@ async def test_the_clock_does_not_stop_in_a_text_that_comes_again(gate: Gate) ->
         assert times == sorted(set(times)), sql
 
 
+async def test_no_plan_stays_that_was_made_while_things_were_not_as_they_were_described(
+    gate: Gate, canary: Canary
+) -> None:
+    sql = "SELECT count(*) FROM t"
+    assert (await gate.query(sql)).rows == ((2,),)
+    await canary.connection.execute("CREATE TABLE early.t AS SELECT 1 AS n")
+    assert (await gate.query(sql)).rows == ((1,),)
+    await canary.connection.execute("DROP TABLE early.t")
+    names = set(await stay(gate))
+    assert (await gate.query(sql)).rows == ((2,),)
+    assert not names & set(await stay(gate)), "the plan of another table was used"
+    assert await used(gate, sql) >= 2
+
+
 async def test_a_label_that_was_renamed_is_not_the_one_that_was_asked_for(gate: Gate, canary: Canary) -> None:
     await canary.connection.execute("CREATE TABLE moods (m mood, n int); INSERT INTO moods VALUES ('sad', 1)")
     sql = "SELECT n FROM moods WHERE m = 'sad'"
