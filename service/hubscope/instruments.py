@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
@@ -193,6 +193,7 @@ class SqlInstruments:
     def __init__(self, databases: Iterable[str]) -> None:
         registry = self.registry = CollectorRegistry()
         self._databases = frozenset(databases)
+        self._counted: dict[tuple[str, str, str], Callable[[float], None]] = {}
         self.queries = Counter(
             "postgres_mcp_queries_total",
             "Total number of queries, by status (success, error, refused, timeout).",
@@ -247,10 +248,25 @@ class SqlInstruments:
     def count(self, database: str, tool: str, outcome: str, seconds: float) -> None:
         """One call, whatever came of it. A database that there is not, which anybody may make up, is `none`."""
         database = database if database in self._databases else "none"
-        self.calls.labels(database, tool, outcome).inc()
-        if tool not in NO_QUERIES:
-            self.queries.labels(database, "error" if outcome == "cancelled" else outcome).inc()
-            self.duration.labels(database).observe(seconds)
+        count = self._counted.get((database, tool, outcome))
+        if count is None:
+            count = self._counted[database, tool, outcome] = self._counter(database, tool, outcome)
+        count(seconds)
+
+    def _counter(self, database: str, tool: str, outcome: str) -> Callable[[float], None]:
+        """What counts such calls. To look series up by their labels takes longer than to count."""
+        calls = self.calls.labels(database, tool, outcome)
+        if tool in NO_QUERIES:
+            return lambda _seconds: calls.inc()
+        queries = self.queries.labels(database, "error" if outcome == "cancelled" else outcome)
+        duration = self.duration.labels(database)
+
+        def count(seconds: float) -> None:
+            calls.inc()
+            queries.inc()
+            duration.observe(seconds)
+
+        return count
 
 
 NO_QUERIES = frozenset({"list_tables", "describe_table", "analyze_query", "list_resources", "read_resource"})

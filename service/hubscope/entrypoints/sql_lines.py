@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+import msgspec
+
 from hubscope.entrypoints.sql_server import Caller
 from hubscope.errors import AuditAway
 
@@ -19,6 +21,13 @@ PAUSE_S: Final = 0.01
 """Between two writes, unless half of the places are taken: to wake the thread for each line takes a tenth of the time
 of the call that it is about."""
 AT_ONCE: Final = 100
+
+
+def _as_line(event: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(event).decode() + "\n"
+    except UnicodeEncodeError:  # half a surrogate pair, in a text that was refused for it
+        return json.dumps(event) + "\n"
 
 
 class Lines:
@@ -39,7 +48,7 @@ class Lines:
         known = {"user_agent": caller.user_agent, "address": caller.address, "request_id": caller.request_id}
         line = {"audit": "sql", "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event}
         line |= {name: value[:300] for name, value in known.items() if value}
-        self._write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._write(_as_line(line))
 
     def _write(self, line: str) -> None:
         self._stream.write(line)
@@ -78,7 +87,7 @@ class LinesBehind(Lines):
 
     def _write(self, line: str) -> None:
         if self._lost:
-            told = json.dumps({"audit": "sql", "event": "lines_lost", "lines": self._lost}) + "\n"
+            told = _as_line({"audit": "sql", "event": "lines_lost", "lines": self._lost})
             with contextlib.suppress(queue.Full):
                 self._waiting.put_nowait(told)
                 self._lost = 0

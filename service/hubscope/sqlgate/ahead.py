@@ -13,6 +13,8 @@ Whatever is not as expected closes the connection.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
@@ -30,14 +32,32 @@ STENCIL_COLUMNS: Final = 100
 CLOSER_S: Final = 60.0
 CLOSER_NAMES: Final = 1_000
 
+PLANS: Final = 32
+"""Of each connection. A plan of an everyday text takes 70 kilobytes of the server's memory, of the longest ones up to
+half a megabyte."""
+PLAN_CHARS: Final = 2_000
+"""Longest text of which one is kept."""
+
 PLAIN: Final = "hubscope_plain"
 """What the policy's question is called on a connection."""
+BEGIN: Final = "hubscope_begin"
+"""What the beginning of a transaction is called there."""
 
+ROWS: Final = "rows"
+"""What the portal is called, which rows are read of."""
+_UNNAMED: Final = ROWS.encode() + b"\0\0"
 _EXECUTE: Final = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
-_DESCRIBE: Final = b"D\x00\x00\x00\x06S\x00"
 _ERROR: Final = 0x45
-_AROUND: Final = b"12NSA"
-"""ParseComplete, BindComplete, NoticeResponse, ParameterStatus, NotificationResponse."""
+_PARSED: Final = b"1\x00\x00\x00\x04"
+_CLOSED: Final = b"3\x00\x00\x00\x04"
+_DONE: Final = b"123"
+"""ParseComplete, BindComplete, CloseComplete."""
+_ENDS: Final = b"1Tn"
+"""What a Parse ends with, or a Describe."""
+_OF_THE_SESSION: Final = b"NSA"
+"""NoticeResponse, ParameterStatus, NotificationResponse."""
+_NO_PLAN: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.FeatureNotSupportedError)
+"""What the server says when it has no such statement (any more), or its result has become another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +69,43 @@ class Heard:
         rows: of all of them together, values as text.
         description: the messages that describe the parameters and columns of the text behind them, as they came; empty
             where the server did not come that far.
-        answer: all of this as it came, the description included; empty as that is.
+        answer: all of this as it came, the description included; empty as that is, and where something that is of the
+            session came in between.
     """
 
     completed: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...]
     description: bytes = b""
     answer: bytes = b""
+
+
+_NUMBERS: Final = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What is known of a text whose statements may stay on the server, parsed and planned.
+
+    They are of use only beside the policy's question, and only if the server answers to that, and describes the text,
+    byte by byte as when they were made: it does not notice by itself that something came to stand before what a name
+    meant.
+
+    Attributes:
+        number: no other text's, and no other description's of the same text.
+        expected: what the server says when it need not parse the text.
+    """
+
+    number: int
+    expected: bytes
+
+    @staticmethod
+    def of(heard: Heard) -> Lasting | None:
+        """What may be kept of a text that was just described behind the policy's question."""
+        before = heard.answer.removesuffix(_PARSED + heard.description)
+        return Lasting(next(_NUMBERS), before + heard.description) if before != heard.answer else None
+
+
+NOTHING: Final = Heard((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +161,34 @@ def _element(value: str | bool | None) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _parse(sql: str) -> bytes:
+def _parse(sql: str, name: bytes = b"") -> bytes:
     text = sql.encode()
     if 0 in text:  # what stands behind it would be read as the rest of the message
         raise asyncpg.InterfaceError("a statement holds a NUL character")
-    return _message(b"P", b"\0", text, b"\0\0\0")
+    return _message(b"P", name, b"\0", text, b"\0\0\0")
+
+
+def _describe(name: bytes) -> bytes:
+    return _message(b"D", b"S", name, b"\0")
+
+
+def _close(name: bytes) -> bytes:
+    """No error where there is none of that name."""
+    return _message(b"C", b"S", name, b"\0")
+
+
+def _bound_to(name: bytes, data: Any) -> bytes:
+    """The driver's Bind of an unnamed statement, and what follows it, for one of that name.
+
+    Raises:
+        asyncpg.InternalClientError: it is no such message.
+    """
+    message = bytes(data)
+    if message[:1] != b"B" or not message.startswith(_UNNAMED, 5):
+        raise asyncpg.InternalClientError("the driver sent something else")
+    size = int.from_bytes(message[1:5], "big") + len(name)
+    end = 4 + len(_UNNAMED)
+    return b"".join((b"B", size.to_bytes(4, "big"), message[5:end], name, message[end:]))
 
 
 def _message(kind: bytes, *parts: bytes) -> bytes:
@@ -131,7 +204,7 @@ def heard(data: bytes) -> Heard:
     """
     completed: list[str] = []
     rows: list[tuple[str | None, ...]] = []
-    at, end, described = 0, len(data), -1
+    at, end, described, alone = 0, len(data), -1, True
     try:
         while at + 5 <= end:
             kind, stop = data[at], at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")
@@ -140,14 +213,16 @@ def heard(data: bytes) -> Heard:
             if stop < at + 5 or stop > end:
                 break
             if kind in b"Tn" and described >= 0:
-                return Heard(tuple(completed), tuple(rows), data[described:stop], data[:stop])
+                return Heard(tuple(completed), tuple(rows), data[described:stop], data[:stop] if alone else b"")
             if kind == 0x74:
                 described = at
             elif kind == 0x44:
                 rows.append(_row(data[at + 5 : stop]))
             elif kind == 0x43:
                 completed.append(data[at + 5 : stop - 1].decode())
-            elif kind not in _AROUND:
+            elif kind in _OF_THE_SESSION:
+                alone = False
+            elif kind not in _DONE:
                 break
             at = stop
     except ValueError as error:
@@ -230,8 +305,14 @@ class Line(asyncio.Protocol):
         self._listening = False
         self._heard = bytearray()
         self._holding = 0
+        self._expecting = (b"", 0)
         self._at = 0
-        self._plain: Any = None
+        self._kept_by_driver: tuple[Any, ...] = ()
+        self._bind_to = b""
+        # Behind a pooler, other connections may have left names of theirs where ours leads to now.
+        self._name = f"hubscope_{secrets.token_hex(8)}_"
+        self._plans: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()
+        self._left: list[tuple[bytes, bytes]] = []
         self._stencils: OrderedDict[Hashable, Any] = OrderedDict()
 
     @staticmethod
@@ -246,10 +327,11 @@ class Line(asyncio.Protocol):
             raise asyncpg.InternalClientError("the connection has no line")
         return line
 
-    async def set_up(self, connection: Any, plain: str) -> None:
-        """Prepare the policy's question under the name PLAIN; what nobody holds the driver closes on the server."""
+    async def set_up(self, connection: Any, **statements: str) -> None:
+        """Prepare statements under names of their own; what nobody holds the driver closes on the server."""
         self.connection = getattr(connection, "_con", connection)
-        self._plain = await self.connection.prepare(plain, name=PLAIN)
+        for name, sql in statements.items():
+            self._kept_by_driver += (await self.connection.prepare(sql, name=name),)
 
     # Towards the driver: the transport calls
 
@@ -272,9 +354,15 @@ class Line(asyncio.Protocol):
     def _hold_back(self) -> None:
         """Keep answers to what went ahead from the driver, which would take their rows for its own.
 
-        They end with so many completed Parses, or with an error, which is the driver's to see.
+        They end with so many completed Parses and Describes, or with an error, which is the driver's to see.
         """
         data, end = self._heard, len(self._heard)
+        expected, behind = self._expecting
+        if not self._at and expected and data.startswith(expected):
+            self._at, self._holding = len(expected), behind
+            if not behind:
+                self._let_go()
+                return
         while self._at + 5 <= end:
             kind, stop = data[self._at], self._at + 1 + int.from_bytes(data[self._at + 1 : self._at + 5], "big")
             if kind == _ERROR:
@@ -285,10 +373,10 @@ class Line(asyncio.Protocol):
                 return
             if stop > end:
                 return
-            if kind in b"NSA":  # they are of the session
+            if kind in _OF_THE_SESSION:
                 self.driver.data_received(bytes(data[self._at : stop]))
             self._at = stop
-            self._holding -= kind == 0x31
+            self._holding -= kind in _ENDS
             if not self._holding:
                 self._let_go()
                 return
@@ -329,6 +417,8 @@ class Line(asyncio.Protocol):
 
     def write(self, data: Any) -> None:
         """Write it behind what goes ahead of it."""
+        if self._bind_to:
+            data, self._bind_to = _bound_to(self._bind_to, data), b""
         if self._ahead:
             data = b"".join((*self._ahead, data))
             self._ahead.clear()
@@ -383,6 +473,8 @@ class Line(asyncio.Protocol):
         arguments: Sequence[str | None],
         page: int,
         expected: bytes = b"",
+        lasting: Lasting | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Told | None:
         """Describe one text and run another behind it, all with the messages ahead, in one wait.
 
@@ -391,6 +483,9 @@ class Line(asyncio.Protocol):
             sql: what is described.
             text, types, arguments, page: as `rows` takes them.
             expected: `Heard.answer` of the time before, if any: most times it is the same.
+            lasting: what stays of the text, where it may. It is left on the server by the first of these calls, and
+                used by the next ones, which say that nothing was heard where it was not of use.
+            meanwhile: called while the server is at work; raises nothing.
 
         Returns:
             What came of it; None, and nothing was done, where rows of these types were not read here before.
@@ -401,24 +496,47 @@ class Line(asyncio.Protocol):
         stencil = self._stencils.get((len(arguments), *types))
         if stencil is None:
             return None
-        messages = [*ahead, _parse(sql), _DESCRIBE, _parse(text)]
+        names = self._plans.get(lasting.number) if lasting else None
+        use = lasting if names else None
+        if use and names:
+            expected = use.expected
+            messages = [*ahead, _describe(names[0])]
+        else:
+            names = self._new_names() if lasting else (b"", b"")
+            messages = [*ahead, _parse(sql, names[0]), _describe(names[0]), _parse(text, names[1])]
+            if lasting:  # until it is known what became of these, they count among those that are left
+                closing = [_close(name) for left in self._left for name in left]
+                messages[:0] = closing
+                expected = _CLOSED * len(closing) + expected
+                self._left = [names]
         self._heard.clear()
-        self._at, self._holding, self._listening = 0, sum(each.startswith(b"P") for each in messages), True
+        self._at, self._holding, self._listening = 0, sum(each[:1] in (b"P", b"D") for each in messages), True
+        self._expecting = (expected, 0 if use else 1)
         first: tuple[list[Any], bool] | asyncpg.PostgresError
         try:
             self._put(*messages)
+            self._bind_to = names[1]
+            if meanwhile:  # in the next turn of the loop, at whose end this one's writes go out
+                asyncio.get_running_loop().call_soon(meanwhile)
             try:
-                records, _, ended = await self.driver.bind_execute(stencil, arguments, "rows", page, True, None)
+                records, _, ended = await self.driver.bind_execute(stencil, arguments, ROWS, page, True, None)
                 first = (records, ended)
             except asyncpg.PostgresConnectionError:
                 raise
             except asyncpg.PostgresError as error:
                 first = error
-            if expected and self._heard.startswith(expected):
-                return Told(None, first)
-            answer = heard(bytes(self._heard))
-            if len(answer.completed) != len(ahead) and not isinstance(first, asyncpg.PostgresError):
-                raise asyncpg.InternalClientError("the server left out what went ahead")
+            fine = not isinstance(first, asyncpg.PostgresError)
+            if expected and self._heard.startswith(expected) and not (use and isinstance(first, _NO_PLAN)):
+                answer = None
+            else:
+                answer = heard(bytes(self._heard))
+                if len(answer.completed) != len(ahead) and fine:
+                    raise asyncpg.InternalClientError("the server left out what went ahead")
+            if use and answer:
+                self._left.append(self._plans.pop(use.number))
+                return Told(NOTHING, first)
+            if lasting and fine and answer is None:  # of another answer, it might be the plan of another query
+                self._keep_plan(lasting.number, names)
             return Told(answer, first)
         except Exception:
             self.connection.terminate()
@@ -428,6 +546,20 @@ class Line(asyncio.Protocol):
                 self._let_go()
             self._heard.clear()
             self._ahead.clear()
+            self._bind_to = b""
+
+    def _new_names(self) -> tuple[bytes, bytes]:
+        name = f"{self._name}{next(_NUMBERS)}".encode()
+        return name, name + b"r"
+
+    def _keep_plan(self, number: int, names: tuple[bytes, bytes]) -> None:
+        """What these statements are of is known, so they are of use until others are used more."""
+        if number not in self._plans:
+            self._plans[number] = names
+            self._left.remove(names)
+        self._plans.move_to_end(number)
+        while len(self._plans) > PLANS:
+            self._left.append(self._plans.popitem(last=False)[1])
 
     async def rows(
         self,
@@ -450,12 +582,8 @@ class Line(asyncio.Protocol):
             types: names of types of pg_catalog.
             arguments: of the parameters.
             page: most rows of one list.
-            first: the first rows, where they came by `at_once`.
+            first: the first rows, where they came by `at_once` and are not all.
         """
-        if first is not None and first[1]:
-            if first[0]:
-                yield first[0]
-            return
         stencil = await self._stencil(types, len(arguments))
         if stencil is None:
             stencil = (await self.connection.prepare(sql, name=""))._state
@@ -465,12 +593,12 @@ class Line(asyncio.Protocol):
             if first is not None:
                 records, ended = first
             else:
-                records, _, ended = await self.driver.bind_execute(stencil, arguments, "rows", page, True, None)
+                records, _, ended = await self.driver.bind_execute(stencil, arguments, ROWS, page, True, None)
             while records:
                 yield records
                 if ended:
                     return
-                records, _, ended = await self.driver.execute(stencil, "rows", page, True, None)
+                records, _, ended = await self.driver.execute(stencil, ROWS, page, True, None)
         except (asyncpg.InterfaceError, asyncpg.InternalClientError):
             self.connection.terminate()
             raise

@@ -8,6 +8,7 @@ judge (relations, operators, types and functions of its own, attribute notation)
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn
@@ -26,7 +27,9 @@ from hubscope.sqlgate.vocabulary import (
     SAMPLING_METHODS,
     STATEMENTS,
     SYSTEM_TYPES_REFUSED,
+    TAKE_NAMES,
     TYPES,
+    TYPES_OF_NAMES,
     may_be_of_an_extension,
 )
 
@@ -60,6 +63,8 @@ class Inspected:
         fields: last parts of dotted names, which may be functions called in attribute notation.
         with_names: names of WITH queries.
         whole_rows: a row may be used as one value, so that text may become each of its columns.
+        lasting: nothing in it means something else at another time or for another state of the catalogue but what is
+            named here: a plan of it may be kept.
     """
 
     sql: str
@@ -71,6 +76,7 @@ class Inspected:
     fields: tuple[Name, ...]
     with_names: frozenset[str]
     whole_rows: bool = False
+    lasting: bool = False
 
     def names_are_ascii(self) -> bool:
         """Whether every name that the database will look up is plain ASCII."""
@@ -98,6 +104,7 @@ class _Walk:
     with_names: set[str] = field(default_factory=set)
     columns: set[str] = field(default_factory=set)
     aliases: set[str] = field(default_factory=set)
+    lasting: bool = True
 
     def refuse(self, what: str, at: int | None, instead: str | None = None, **context: Any) -> NoReturn:
         where = place(self.sql, self.character(self.at if at is None or at < 0 else at))
@@ -140,6 +147,7 @@ def inspect(sql: str, *, max_bytes: int, allowed_functions: frozenset[str] = fro
         frozenset(walk.with_names),
         whole_rows=bool(walk.columns & (walk.aliases | {each.name for each in walk.relations}))
         or any(each.name in MAKE_ROWS for each in walk.functions),
+        lasting=walk.lasting,
     )
 
 
@@ -277,6 +285,8 @@ def _range_var(node: Body, walk: _Walk) -> None:
 
 def _function(node: Body, walk: _Walk) -> None:
     schema, name = _parts(node["funcname"], walk, _place(node))
+    if name in TAKE_NAMES:
+        walk.lasting = False
     if schema == SYSTEM:
         if name not in FUNCTIONS:
             _refuse_function(f"{schema}.{name}", name, walk, _place(node))
@@ -313,6 +323,35 @@ def _operator(names: Any, walk: _Walk, at: int) -> None:
         walk.operators.append(Name(schema, name, at))
 
 
+def _constant(node: Body, walk: _Walk) -> None:
+    text = node.get("sval")
+    if text and not lasts(text["sval"]):
+        walk.lasting = False
+
+
+def lasts(literal: str) -> bool:
+    """Whether a literal is the same value whenever it is read, whatever type it becomes; often false in vain.
+
+    The server reads it with the query: 'today' in a plan is the day on which that was made, and '4:05 MSK' has the
+    offset of that day. Both may stand in an array or a range, which have backslashes and quotes of their own.
+    """
+    plain = literal.translate(_QUOTING)
+    return _NOW.search(plain) is None and (
+        _LETTERS.search(plain) is None or _TIME.search(plain) is None or _UUID.fullmatch(plain) is not None
+    )
+
+
+_QUOTING: Final = {ord('"'): None, ord("\\"): None}
+_NOW: Final = re.compile("now|today|tomorrow|yesterday", re.IGNORECASE)
+_TIME: Final = re.compile(r"\d\s*:\s*\d|\d{4}")
+_LETTERS: Final = re.compile("[A-Za-z]{2}")
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _collate(_node: Body, walk: _Walk) -> None:
+    walk.lasting = False  # a collation of the same name may come to stand before it
+
+
 def _expression(node: Body, walk: _Walk) -> None:
     if node.get("name"):
         _operator(node["name"], walk, _place(node))
@@ -333,6 +372,8 @@ def _type(node: Body, walk: _Walk) -> None:
         walk.refuse("SETOF and %TYPE are not allowed", _place(node))
     schema, name = _parts(node["names"], walk, _place(node))
     element = name.removeprefix("_")
+    if element in TYPES_OF_NAMES:
+        walk.lasting = False
     known = name in TYPES or element in TYPES
     if (schema == SYSTEM and not known) or (schema is None and element in SYSTEM_TYPES_REFUSED):
         walk.refuse(
@@ -396,6 +437,8 @@ _HANDLERS: Final[dict[str, Callable[[Body, _Walk], None]]] = {
     "SelectStmt": _select,
     "RangeVar": _range_var,
     "FuncCall": _function,
+    "A_Const": _constant,
+    "CollateClause": _collate,
     "A_Expr": _expression,
     "SubLink": _sub_link,
     "SortBy": _sort,

@@ -98,11 +98,14 @@ class Approved:
     Attributes:
         reads: the relations that it reads, as `schema.name`, those inside views included.
         closer: keys of `keys` that `plain` did not suffice for.
+        lasting: as long as `plain` answers byte by byte the same, the server notices by itself when a plan of the query
+            is no longer the one that it would make anew.
     """
 
     inspected: Inspected
     reads: tuple[str, ...] = field(default_factory=tuple)
     closer: tuple[Hashable, ...] = ()
+    lasting: bool = False
 
 
 CLOSER: Final = "hubscope looks at this query more closely"
@@ -159,9 +162,11 @@ def foretold(foreseen: Foreseen, rows: Sequence[tuple[str | None, ...]], policy:
     inspected = foreseen.inspected
     found: dict[int, tuple[str, str]] = {}
     places = set()
-    for place_, schema, name, more in rows:
+    lasting = inspected.lasting
+    for place_, schema, name, more, oid in rows:
         if place_ is None or more != "f":
             return None
+        lasting = lasting and oid is not None
         places.add(int(place_))
         if schema is not None and name is not None:
             found[int(place_)] = (schema, name)
@@ -173,7 +178,8 @@ def foretold(foreseen: Foreseen, rows: Sequence[tuple[str | None, ...]], policy:
                 return None
         elif named.schema is not None or named.name not in inspected.with_names:
             return None
-    return Approved(inspected, tuple(sorted({f"{schema}.{name}" for schema, name in found.values()})))
+    reads = tuple(sorted({f"{schema}.{name}" for schema, name in found.values()}))
+    return Approved(inspected, reads, lasting=lasting)
 
 
 async def approve(connection: asyncpg.Connection, inspected: Inspected, policy: Policy) -> Approved:

@@ -215,6 +215,9 @@ LEFT JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
 -- the server need not compare), and whether it has to be there; and what `more` is where it is so: 'true', or a word
 -- that is no boolean. With that, the statement fails instead, and what follows it on the line is skipped by the server.
 -- `more` may be true in vain, never false in vain: what makes a branch of `resolve` answer is here without its details.
+-- `lasting` is the relation (0 where there is none), or null where the server would not notice that a plan has become
+-- another: it makes plans anew when a relation, a schema or an operator changes, not for a cast, a label of an enum, what
+-- a literal names (regclass), a role's membership (row security; the right to use a schema, looked at by Parse alone).
 SELECT 0 AS i, NULL::text AS schema, NULL::text AS name,
     CAST(CASE WHEN (
         SELECT true
@@ -227,7 +230,10 @@ SELECT 0 AS i, NULL::text AS schema, NULL::text AS name,
                 LIMIT 1
             ) IS NULL
         LIMIT 1
-    ) IS NOT NULL THEN $10::text ELSE 'false' END AS boolean) AS more
+    ) IS NOT NULL THEN $10::text ELSE 'false' END AS boolean) AS more,
+    CASE WHEN (
+        SELECT true FROM pg_catalog.pg_cast AS k WHERE k.oid >= 16384 LIMIT 1
+    ) IS NULL THEN '0'::oid END AS lasting
 UNION ALL
 SELECT -1, NULL, NULL,
     CAST(CASE WHEN (
@@ -254,7 +260,7 @@ SELECT -1, NULL, NULL,
         JOIN pg_catalog.pg_type AS y ON y.oid = p.proargtypes[0]
         WHERE y.typtype IN ('c', 'd', 'p') OR p.provariadic <> 0
         LIMIT 1
-    ) IS NOT NULL THEN $10::text ELSE 'false' END AS boolean)
+    ) IS NOT NULL THEN $10::text ELSE 'false' END AS boolean), '0'::oid
 UNION ALL
 SELECT r.i::int, n.nspname, c.relname,
     CAST(CASE
@@ -272,7 +278,27 @@ SELECT r.i::int, n.nspname, c.relname,
             ) IS NOT NULL
             THEN $10::text
         ELSE 'false'
-    END AS boolean)
+    END AS boolean),
+    CASE
+        WHEN c.oid IS NULL THEN '0'::oid
+        WHEN c.relkind = 'r' AND NOT c.relrowsecurity AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+            AND (
+                SELECT true
+                FROM pg_catalog.pg_attribute AS a
+                WHERE a.attrelid = c.oid AND a.attnum > 0
+                    -- Types whose literals mean the same whatever there is.
+                    AND a.atttypid <> ALL ('{
+                        bool, int2, int4, int8, numeric, float4, float8, money, oid, text, varchar, bpchar, name, bytea,
+                        date, time, timetz, timestamp, timestamptz, interval, uuid, json, jsonb, inet, cidr, xml,
+                        _bool, _int2, _int4, _int8, _numeric, _float4, _float8, _text, _varchar, _date, _timestamp,
+                        _timestamptz, _uuid, _jsonb, bit, varbit, macaddr, point, int4range, int8range, numrange,
+                        daterange, tsrange, tstzrange, tsvector
+                    }'::regtype[]::oid[])
+                    AND a.atttypid <> 0
+                LIMIT 1
+            ) IS NULL
+            THEN c.oid
+    END
 FROM ROWS FROM (
     pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($8::text[]),
     pg_catalog.unnest($9::boolean[])

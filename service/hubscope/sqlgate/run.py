@@ -11,16 +11,29 @@ import re
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
 
 from hubscope.errors import DatabaseAway, HubscopeError, QueryFailed, QueryRefused, QueryTimedOut
-from hubscope.sqlgate.ahead import PLAIN, Foresight, Heard, Line, Told, bound, dial, statement
+from hubscope.sqlgate.ahead import (
+    BEGIN,
+    PLAIN,
+    PLAN_CHARS,
+    Foresight,
+    Heard,
+    Lasting,
+    Line,
+    Told,
+    bound,
+    dial,
+    statement,
+)
 from hubscope.sqlgate.config import Served
 from hubscope.sqlgate.guard import Inspected, inspect, place
 from hubscope.sqlgate.policy import QUERIES, Approved, Foreseen, approve, foresee, foretold
@@ -57,6 +70,10 @@ _AWAY: Final[tuple[type[Exception], ...]] = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
+
+
+_First = tuple[list[Any], bool]
+"""The first rows of a query that went out with what went ahead of it, and whether they are all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +141,7 @@ class _Described:
         approved: what came of that answer.
         foreseen: the question.
         plan: what runs when there are no parameters.
+        lasting: what may stay of it on the server.
         until: when it is no longer remembered, in seconds of the monotonic clock.
     """
 
@@ -134,6 +152,7 @@ class _Described:
     approved: Approved | None = None
     foreseen: Foreseen | None = None
     plan: _Plan | None = None
+    lasting: Lasting | None = None
     until: float = 0.0
 
     @staticmethod
@@ -146,7 +165,7 @@ class _Described:
             return _Described(parameters, columns)
         until = time.monotonic() + DESCRIPTION_S
         answer = heard.answer if foreseen else b""
-        return _Described(parameters, columns, heard.description, answer, approved, foreseen, None, until)
+        return _Described(parameters, columns, heard.description, answer, approved, foreseen, until=until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +176,78 @@ class _Plan:
         shapes: of its columns.
         text, arguments: the statement.
         page: most rows at a time.
-        first: the first rows, and whether they are all, when they are here already.
+        sent: the types of its columns, as they are sent.
     """
 
     shapes: list[Shape]
     text: str
     arguments: list[str | None]
     page: int
-    first: tuple[list[Any], bool] | None = None
+    sent: tuple[str, ...]
 
-    @property
-    def sent(self) -> list[str]:
-        return [each.sent for each in self.shapes]
+
+class _Again:
+    """A check that a text has passed before, to be made once more while the database is at work on it.
+
+    Args:
+        check: what tells what it names now.
+    """
+
+    def __init__(self, check: Callable[[], Inspected]) -> None:
+        self._check = check
+        self._found: Inspected | Exception | None = None
+
+    def __call__(self) -> None:
+        """Make it, if it was not made."""
+        if self._found is None:
+            try:
+                self._found = self._check()
+            except Exception as error:  # told to whom asks for what came of it
+                self._found = error
+
+    def passed(self) -> Inspected:
+        """What came of it.
+
+        Raises:
+            QueryRefused.
+        """
+        self()
+        if isinstance(self._found, Inspected):
+            return self._found
+        assert self._found is not None
+        raise self._found
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call on its way.
+
+    Attributes:
+        sql, parameters: as they came.
+        inspected: what the text names; None until it was checked.
+        known: the verdict of both gates, where that is remembered.
+        last: what was found out about the same text less than DESCRIPTION_S ago.
+        again: the check of this call, where `inspected` is of an earlier one: nothing is told before it is made.
+    """
+
+    sql: str
+    parameters: Sequence[Any]
+    inspected: Inspected | None
+    known: Approved | None
+    last: _Described | None
+    again: _Again | None = None
+
+    def passed(self) -> Inspected:
+        """What the text names, checked in this call.
+
+        Raises:
+            QueryRefused.
+        """
+        if self.again:
+            self.inspected = self.again.passed()
+            self.again = None
+        assert self.inspected is not None
+        return self.inspected
 
 
 class Gate:
@@ -197,7 +276,7 @@ class Gate:
     def _begin_with(self, *statements: str) -> None:
         """The statements that every transaction begins with."""
         self._first: tuple[str, ...] = statements
-        self._first_messages = tuple(map(statement, statements))
+        self._first_messages = (bound(BEGIN, ()), *map(statement, statements[1:]))
 
     # Life
 
@@ -287,7 +366,7 @@ class Gate:
             server_settings=self._session(database.path or ("pg_temp",)),
             max_cached_statement_lifetime=0,
             connect=dial,
-            init=_prepared,
+            init=partial(_prepared, self._first[0]),
             reset=let_go,
         )
 
@@ -315,6 +394,9 @@ class Gate:
             try:
                 try:
                     yield connection
+                except asyncpg.InvalidSQLStatementNameError:  # somebody has closed what was prepared there
+                    connection.terminate()
+                    raise
                 finally:
                     await self._finish(connection)
             finally:
@@ -323,7 +405,7 @@ class Gate:
             raise
         except asyncpg.QueryCanceledError as error:
             raise self._timed_out() from error
-        except _AWAY as error:
+        except (asyncpg.InvalidSQLStatementNameError, *_AWAY) as error:
             raise away(error) from error
         except asyncpg.PostgresError as error:
             raise failed(error) from error
@@ -423,14 +505,14 @@ class Gate:
             DatabaseAway.
         """
         started = time.perf_counter()
-        known = self.remembered(sql)
-        # What is refused needs no connection and no turn.
-        inspected = known.inspected if known else await self.checked(sql)
+        call = self._begun(sql, parameters)
+        if call.inspected is None:  # what is refused needs no connection and no turn
+            call.inspected = await self.checked(sql)
         async with self._in_time(), AsyncExitStack() as held:
             await held.enter_async_context(self.turns.turn(client))
             connection = await held.enter_async_context(self._lent())
-            approved, plan = await self._planned(connection, sql, inspected, known, parameters)
-            taken, truncated = await self._take(Line.of(connection), plan)
+            approved, plan, first = await self._planned(connection, call)
+            taken, truncated = await self._take(Line.of(connection), plan, first)
             if not self.served.writable:  # what is only rolled back need not keep the answer waiting
                 self._end_behind(held.pop_all())
         return Result(
@@ -442,14 +524,19 @@ class Gate:
             (time.perf_counter() - started) * 1000,
         )
 
-    async def _planned(
-        self,
-        connection: asyncpg.Connection,
-        sql: str,
-        inspected: Inspected,
-        known: Approved | None,
-        parameters: Sequence[Any],
-    ) -> tuple[Approved, _Plan]:
+    def _begun(self, sql: str, parameters: Sequence[Any]) -> _Call:
+        """What is known of a text that comes again."""
+        last = self._described.get(sql)
+        if last is not None and last.until < time.monotonic():
+            last = None
+        known = self.remembered(sql)
+        if known:
+            return _Call(sql, parameters, known.inspected, known, last)
+        if last and last.approved and len(sql) < LONG_TEXT:
+            return _Call(sql, parameters, last.approved.inspected, None, last, _Again(partial(self.check, sql)))
+        return _Call(sql, parameters, None, None, last)
+
+    async def _planned(self, connection: asyncpg.Connection, call: _Call) -> tuple[Approved, _Plan, _First | None]:
         """Begin the transaction, ask the policy, let the server parse what it approved, and lay out what runs.
 
         In one wait, with the first rows, where the same text was described before and is described in the same way now;
@@ -458,83 +545,84 @@ class Gate:
         Raises:
             QueryRefused, QueryFailed.
         """
+        line = Line.of(connection)
+        last, inspected, parameters = call.last, call.inspected, call.parameters
+        assert inspected is not None
+        lasting = last.lasting if last else None
+        # A plan that stays is worth more than not to ask, and what is asked anew need not be remembered.
+        foreseen = None if call.known and not lasting else self._foreseen(inspected, last)
+        if foreseen:
+            call.known = None
+        if not call.known and not foreseen:
+            return await self._asked_anew(connection, call, self._first)
         settings = (_CUSTOM_PLAN,) if parameters else ()
-        last = self._described.get(sql)
-        if last is not None and last.until < time.monotonic():
-            last = None
-        foreseen = None if known else self._foreseen(inspected, last)
-        begin = self._first
-        if known or foreseen:
-            line = Line.of(connection)
-            ahead = [*self._first_messages, *([foreseen.asked] if foreseen else []), *map(statement, settings)]
-            plan = self._expected(last, inspected, parameters)
-            if last and plan:
-                expected = last.answer if foreseen else b""
-                told = await line.at_once(
-                    ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected
-                )
-                if told:
-                    found = self._confirmed(sql, told, known, foreseen, last)
-                    if found and not isinstance(told.first, asyncpg.PostgresError):
-                        return found, replace(plan, first=told.first)
-                    if isinstance(told.first, asyncpg.PostgresError) and (
-                        found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
-                    ):
-                        raise told.first
-                    self._described.pop(sql, None)
-                    return await self._asked_anew(connection, sql, inspected, known, parameters, ("ROLLBACK", *begin))
-            heard, prepared = await line.prepare(ahead, inspected.sql)
-            approved = self._verdict(sql, known, foreseen, heard)
-            if isinstance(prepared, (asyncpg.QueryCanceledError, *_AWAY)):
-                raise prepared
-            if approved and not isinstance(prepared, asyncpg.PostgresError):
-                described = _Described.of(prepared, heard, approved, foreseen)
-                plan = self._plan(described, inspected, parameters)
-                self._keep(sql, described if parameters else replace(described, plan=plan))
-                return approved, plan
-            if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
-                raise failed(prepared, inspected.sql) from prepared
-            begin = ("ROLLBACK", *begin)
-        return await self._asked_anew(connection, sql, inspected, known, parameters, begin)
+        ahead = [*self._first_messages, *([foreseen.asked] if foreseen else []), *map(statement, settings)]
+        plan = self._expected(last, inspected, parameters)
+        if last and plan:
+            expected = last.answer if foreseen else b""
+            told = await line.at_once(
+                ahead, inspected.sql, plan.text, plan.sent, plan.arguments, plan.page, expected,
+                lasting if foreseen else None, call.again,
+            )  # fmt: skip
+            same = call.passed() == inspected
+            if told:
+                found = self._confirmed(call, told, foreseen, last) if same else None
+                if found and not isinstance(told.first, asyncpg.PostgresError):
+                    return found, plan, told.first
+                if isinstance(told.first, asyncpg.PostgresError) and (
+                    found or isinstance(told.first, (asyncpg.QueryCanceledError, *_AWAY))
+                ):
+                    raise told.first
+                self._described.pop(call.sql, None)
+                return await self._asked_anew(connection, call, ("ROLLBACK", *self._first))
+        inspected = call.passed()
+        heard, prepared = await line.prepare(ahead, inspected.sql)
+        approved = self._verdict(call, foreseen, heard)
+        if isinstance(prepared, (asyncpg.QueryCanceledError, *_AWAY)):
+            raise prepared
+        if approved and not isinstance(prepared, asyncpg.PostgresError):
+            described = _Described.of(prepared, heard, approved, foreseen)
+            plan = self._plan(described, inspected, parameters)
+            if not parameters:
+                may_last = approved.lasting and not self.served.writable and len(plan.text) <= PLAN_CHARS
+                described = replace(described, plan=plan, lasting=Lasting.of(heard) if may_last else None)
+            self._keep(call.sql, described)
+            return approved, plan, None
+        if approved and isinstance(prepared, asyncpg.PostgresError) and len(heard.completed) == len(ahead):
+            raise failed(prepared, inspected.sql) from prepared
+        return await self._asked_anew(connection, call, ("ROLLBACK", *self._first))
 
     async def _asked_anew(
-        self,
-        connection: asyncpg.Connection,
-        sql: str,
-        inspected: Inspected,
-        known: Approved | None,
-        parameters: Sequence[Any],
-        begin: Sequence[str],
-    ) -> tuple[Approved, _Plan]:
+        self, connection: asyncpg.Connection, call: _Call, begin: Sequence[str]
+    ) -> tuple[Approved, _Plan, None]:
         """The same, one request after the other: where the policy has to look twice, or nothing was as expected."""
+        inspected = call.passed()
         await connection.execute("; ".join(begin))
-        approved = known or await self.approve(connection, sql, inspected)
+        approved = call.known or await self.approve(connection, call.sql, inspected)
         self._foresight.learn(approved.closer)
-        if parameters:
+        if call.parameters:
             await connection.execute(_CUSTOM_PLAN)
         prepared = await describe(connection, inspected)
-        return approved, self._plan(_Described.of(prepared), inspected, parameters)
+        return approved, self._plan(_Described.of(prepared), inspected, call.parameters), None
 
-    def _confirmed(
-        self, sql: str, told: Told, known: Approved | None, foreseen: Foreseen | None, last: _Described
-    ) -> Approved | None:
+    def _confirmed(self, call: _Call, told: Told, foreseen: Foreseen | None, last: _Described) -> Approved | None:
         """The verdict, where the server described the text as the last time; None where all has to be asked anew."""
         if told.heard is None:  # byte by byte, so what came of it the last time comes of it now
             if last.approved:
-                self._remember(sql, last.approved)
+                self._remember(call.sql, last.approved)
             return last.approved
-        approved = self._verdict(sql, known, foreseen, told.heard)
+        approved = self._verdict(call, foreseen, told.heard)
         return approved if told.heard.description == last.description else None
 
-    def _verdict(self, sql: str, known: Approved | None, foreseen: Foreseen | None, heard: Heard) -> Approved | None:
+    def _verdict(self, call: _Call, foreseen: Foreseen | None, heard: Heard) -> Approved | None:
         """What came of the policy's question that went ahead: None where it has to be asked again."""
         if foreseen is None:
-            return known
+            return call.known
         if len(heard.completed) <= len(self._first):
             return None
         approved = foretold(foreseen, heard.rows, self.served.policy)
         if approved:
-            self._remember(sql, approved)
+            self._remember(call.sql, approved)
         return approved
 
     def _plan(self, described: _Described, inspected: Inspected, parameters: Sequence[Any]) -> _Plan:
@@ -542,7 +630,7 @@ class Gate:
         shapes, text, arguments = fit(described, inspected, parameters, limits.value_chars, limits.rows)
         wide = sum(each.wide for each in shapes)
         page = max(1, min(PAGE_ROWS, limits.rows + 1, PAGE_BYTES // max(1, wide * 4 * limits.value_chars)))
-        return _Plan(shapes, text, arguments, page)
+        return _Plan(shapes, text, arguments, page, tuple(each.sent for each in shapes))
 
     def _expected(self, last: _Described | None, inspected: Inspected, parameters: Sequence[Any]) -> _Plan | None:
         """What will run if the text means what it meant the last time, for the server to confirm."""
@@ -580,30 +668,40 @@ class Gate:
         if not task.cancelled():
             task.exception()  # the connection was thrown away and the next one says why
 
-    async def _take(self, line: Line, plan: _Plan) -> tuple[_Taken, str | None]:
+    async def _take(self, line: Line, plan: _Plan, first: _First | None) -> tuple[_Taken, str | None]:
         """Rows, page by page, until the query ends or a limit is reached."""
-        limits = self.served.limits
-        shapes = plan.shapes
         taken = _Taken()
-        async with aclosing(line.rows(plan.text, plan.sent, plan.arguments, plan.page, plan.first)) as pages:
-            async for records in pages:
-                room = limits.rows - len(taken.rows)
-                if not self._add(records[:room], shapes, taken):
-                    return taken, (
-                        f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
-                        " ask for fewer columns or rows"
-                    )
-                if len(records) > room:
-                    return taken, (
-                        f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
-                        " or page with ORDER BY and a WHERE beyond the last row"
-                    )
-        if taken.cut:
-            return taken, (
-                f"all rows, but {len(taken.cut)} values were cut to {limits.value_chars} characters (`cut` says which"
-                " row and column); ask for parts of them with substr, or for keys of a JSON value"
+        if first is not None and first[1]:
+            why = self._add_page(first[0], plan.shapes, taken) if first[0] else None
+        else:
+            why = None
+            async with aclosing(line.rows(plan.text, plan.sent, plan.arguments, plan.page, first)) as pages:
+                async for records in pages:
+                    why = self._add_page(records, plan.shapes, taken)
+                    if why:
+                        break
+        if taken.cut and why is None:
+            why = (
+                f"all rows, but {len(taken.cut)} values were cut to {self.served.limits.value_chars} characters (`cut`"
+                " says which row and column); ask for parts of them with substr, or for keys of a JSON value"
             )
-        return taken, None
+        return taken, why
+
+    def _add_page(self, records: Sequence[Any], shapes: Sequence[Shape], taken: _Taken) -> str | None:
+        """Add these rows; why they are the last ones, if a limit is reached."""
+        limits = self.served.limits
+        room = limits.rows - len(taken.rows)
+        if not self._add(records[:room], shapes, taken):
+            return (
+                f"the first {len(taken.rows)} rows: the answer is limited to {limits.result_bytes} bytes;"
+                " ask for fewer columns or rows"
+            )
+        if len(records) > room:
+            return (
+                f"the first {limits.rows} rows, which is the most in one answer; narrow it down, aggregate,"
+                " or page with ORDER BY and a WHERE beyond the last row"
+            )
+        return None
 
     def _add(self, records: Sequence[Any], shapes: Sequence[Shape], taken: _Taken) -> bool:
         """Add these rows, or as many of them as have room; False when some have not. The first row always has."""
@@ -622,7 +720,7 @@ class Gate:
         return True
 
 
-async def _prepared(connection: asyncpg.Connection) -> None:
+async def _prepared(begin: str, connection: asyncpg.Connection) -> None:
     """A new connection: check that texts mean there what they mean here, and plan the policy's statements once.
 
     Their plans must not depend on how many relations the database has, so they are made of index lookups.
@@ -635,7 +733,7 @@ async def _prepared(connection: asyncpg.Connection) -> None:
     others = "enable_hashjoin", "enable_mergejoin", "enable_seqscan"
     await connection.execute("".join(f"SET {name} = off;" for name in others))
     line = Line.of(connection)
-    await line.set_up(connection, QUERIES["plain"])
+    await line.set_up(connection, **{PLAIN: QUERIES["plain"], BEGIN: begin})
     await line.prepare([bound(PLAIN, _NO_NAMES)], "SELECT 1")
     await connection.fetch(QUERIES["plain"], [], [], False, [], [], [], [], [], [], "true")
     await connection.fetch(QUERIES["resolve"], *([] for _ in range(9)), False)

@@ -160,7 +160,7 @@ def column(values: Sequence[Any], shape: Shape, value_chars: int) -> Column:
 def _texts(values: Sequence[Any], present: Sequence[str], shape: Shape, value_chars: int) -> Column:
     joined = "".join(present)
     size = (len(joined) if joined.isascii() else len(joined.encode())) + 5 * len(values)
-    long = shape.cuttable and max(map(len, present)) > value_chars
+    long = shape.cuttable and len(joined) > value_chars and max(map(len, present)) > value_chars
     if shape.convert is None and not long:
         return Column(values, size)
     told: list[Any] = []

@@ -146,6 +146,15 @@ json_populate_record json_populate_recordset jsonb_populate_record jsonb_populat
 """)
 """Functions that turn text into every column's type of a row: domains among them are checked."""
 
+TAKE_NAMES: Final = words("""
+json_to_tsvector jsonb_to_tsvector phraseto_tsquery plainto_tsquery to_tsquery to_tsvector ts_headline
+websearch_to_tsquery pg_typeof
+""")
+"""Functions beside which a literal may be read as the name of something in the catalogue."""
+
+TYPES_OF_NAMES: Final = frozenset({"regconfig"})
+"""Types whose literals are such names."""
+
 SAMPLING_METHODS: Final = frozenset({"bernoulli", "system"})
 
 NODES: Final = words("""

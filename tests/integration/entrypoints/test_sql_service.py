@@ -290,7 +290,7 @@ async def test_it_has_connections_of_its_own(
         running = [asyncio.create_task(mcp.call_tool("query", {"sql": long})) for _ in range(5)]
         busy = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
-            " AND application_name = 'hubscope sql'"
+            " AND application_name = 'hubscope sql' AND query LIKE '%generate_series(1, 100000000)%'"
         )
         await eventually(lambda: _counts(admin, busy, 2), "two do not run")
         assert (await http.post("/v1/events", json=[tool_call()])).json()["accepted"] == 1

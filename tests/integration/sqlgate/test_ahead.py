@@ -24,7 +24,8 @@ from tests.integration.sqlgate import test_attacks as attacks
 from tests.integration.sqlgate.conftest import Canary, eventually, gate_to
 from tests.sql_corpus import LEGITIMATE
 
-USERS = "SELECT id, name FROM users ORDER BY id LIMIT 3"
+USERS = "SELECT id, name FROM products ORDER BY id LIMIT 3"
+"""Of built-in types, so that a plan of it stays on the server."""
 NOTICE = b"N\0\0\0\x0dSNOTICE\0\0"
 STATUS = b"S\0\0\0\x11TimeZone\0UTC\0"
 IDLE = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import platform
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,7 @@ from hubscope.sqlgate.roles import audit_role, grants
 from tests.conftest import held
 from tests.integration.sqlgate import test_ahead as ahead
 from tests.integration.sqlgate import test_attacks as attacks
+from tests.integration.sqlgate import test_plans as plans
 from tests.integration.sqlgate import test_run as running
 from tests.integration.sqlgate.conftest import Canary, eventually, gate_to
 from tests.postgres15.server import Postgres15
@@ -100,6 +102,14 @@ async def test_what_15_understood_is_what_was_approved(sample: str) -> None:
 
 async def test_a_resource_bomb_leaves_memory_flat_on_15(sample: str) -> None:
     await running.test_a_resource_bomb_leaves_memory_flat(sample)
+
+
+@pytest.mark.parametrize(("sql", "change", "after"), plans.CHANGES)
+async def test_a_plan_is_not_told_from_when_it_would_be_another_on_15(
+    sample: str, canary: Canary, sql: str, change: str, after: Any
+) -> None:
+    await canary.connection.execute(plans.TABLES)
+    await plans.test_a_plan_is_not_told_from_when_it_would_be_another_now(sample, canary, sql, change, after, 0)
 
 
 # TLS
@@ -323,7 +333,8 @@ async def test_a_server_that_is_stopped_and_started_again_is_survived(
                 assert not (await client.call_tool("query", {"sql": "SELECT 1"})).is_error
     finally:
         postgres15.start()
-    assert '"event": "role_audit", "outcome": "error"' in log.getvalue()
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert ("role_audit", "error") in [(event.get("event"), event["outcome"]) for event in events]
 
 
 def test_the_keys_of_the_test_are_for_nobody_else(postgres15: Postgres15) -> None:

@@ -67,7 +67,8 @@ def test_what_came_ahead_is_told_up_to_the_description(
     found = heard(whole + behind)
     assert found.completed == tuple(tag for tag, _, _ in statements)
     assert found.rows == tuple(row for _, rows, _ in statements for row in rows)
-    assert (found.description, found.answer) == (DESCRIPTION, whole)
+    between = any(each for _, _, each in statements) or around  # such an answer is not one to wait for again
+    assert (found.description, found.answer) == (DESCRIPTION, b"" if between else whole)
     with pytest.raises(asyncpg.InternalClientError):
         heard(whole[:-1])
 
@@ -154,7 +155,7 @@ def test_however_the_answer_is_cut_the_driver_gets_what_is_its_own(
     own = message("2", b"") + row(("1",)) + message("C", b"SELECT 1\0") + READY
     whole = answer(statements) + message("1", b"") + DESCRIPTION + message("1", b"") + own
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
-    line, driver, _ = waiting(len(statements) + 2)
+    line, driver, _ = waiting(len(statements) + 3)
     for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         if begin < end:
             line.data_received(whole[begin:end])

@@ -230,3 +230,61 @@ def test_any_text_is_passed_or_refused_and_nothing_else(text: str) -> None:
         seen = inspect(text, max_bytes=10_000)
         again = inspect(seen.sql, max_bytes=10_000)
         assert [name[:2] for name in again.relations] == [name[:2] for name in seen.relations]
+
+
+@pytest.mark.parametrize(
+    ("literal", "lasting"),
+    [
+        ("tool-17", True),
+        ("1 hour", True),
+        ("2026-01-01", True),
+        ("2026-01-01T00:00:00.123Z", True),
+        ("2026-01-01 00:00:00+02:00", True),
+        ("0192a3b4-c5d6-7e8f-9012-abcdef012345", True),
+        ('{"a": 1}', True),
+        ("%.5%", True),
+        ("", True),
+        ("now", False),
+        (" ToDay 04:05", False),
+        ("[yesterday,tomorrow)", False),
+        (r'{"to\day"}', False),
+        ('[to""day,)', False),
+        (r"(,\"n\o\w\")", False),
+        ("04:05 MSK", False),
+        ("4:5MSK", False),
+        ("0405 MSK", False),
+        ("T040506.789 MSK", False),
+        ("{04:05 PM MSK}", False),
+        ("04:05 Europe/Moscow", False),
+    ],
+)
+def test_a_literal_that_is_read_as_something_else_at_another_time_is_known(literal: str, lasting: bool) -> None:
+    quoted = literal.replace("'", "''")
+    for sql in (
+        f"SELECT '{quoted}'",
+        f"SELECT n FROM t WHERE a = ANY (ARRAY[1, f('{quoted}')])".replace("f(", "upper("),
+    ):
+        assert inspect(sql, max_bytes=1_000).lasting is lasting
+    hidden = "".join(f"\\{ord(char):04x}" for char in literal)
+    assert inspect(f"SELECT U&'{hidden}'", max_bytes=1_000).lasting is lasting
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'SELECT a COLLATE "C" FROM t',
+        "SELECT to_tsvector('english', a) FROM t",
+        "SELECT pg_catalog.to_tsquery('english', a) FROM t",
+        "SELECT 'english'::regconfig",
+        "SELECT '{english}'::regconfig[]",
+        "SELECT array_position(ARRAY[pg_typeof(a)], 'int') FROM t",
+        "SELECT n FROM t WHERE day = 'to'\n'day'",
+    ],
+)
+def test_a_text_in_which_something_is_named_that_nobody_is_asked_about_is_known(sql: str) -> None:
+    assert not inspect(sql, max_bytes=1_000).lasting
+
+
+def test_most_queries_mean_the_same_whenever_they_are_read() -> None:
+    found = [inspect(sql, max_bytes=10_000).lasting for sql in LEGITIMATE]
+    assert found.count(True) > len(found) * 0.8
