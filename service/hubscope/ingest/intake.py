@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,6 @@ from hubscope.settings import Settings
 from hubscope.store import Connection
 
 PAUSE_AFTER_S: Final = 0.02
-LONG_POST_BYTES: Final = 16 * 1024
-"""Posts of so many bytes are read one at a time: the first is on its way to the database while the next is read."""
-_AT_ONCE: Final = contextlib.nullcontext()
 _NAME_OF = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
@@ -68,7 +64,6 @@ class Ingest:
         self._names = Names(settings, instruments)
         self._writer = Writer(open_connection, settings, instruments, self._names, tell=tell)
         self._rates = Rates(settings)
-        self._reading = asyncio.Lock()
         self._max_age = timedelta(days=settings.max_event_age_days)
         self._max_skew = timedelta(seconds=settings.max_clock_skew_seconds)
         self._counted: dict[tuple[type[Event], Fate], Metric] = {}
@@ -105,11 +100,8 @@ class Ingest:
             TooManyRequests (RateExceeded, ShareExceeded): the tenant's share is used up; send the same again later.
             Unavailable (QueueFull, DatabaseAway, CommitUnknown, ShuttingDown): send the same again.
         """
-        async with self._reading if len(body) >= LONG_POST_BYTES else _AT_ONCE:
-            batch = self._read(principal, body, content_type)
-            events = await self._scrubbed(batch.events)
-            stored = self._queued(principal.tenant, events, len(body))
-        return self._receipt(events, batch.places, await stored, batch.rejected)
+        batch = self._read(principal, body, content_type)
+        return await self._commit(principal.tenant, batch.events, batch.places, batch.rejected, len(body))
 
     def posted(self, principal: Principal, body: bytes, content_type: str) -> Posted:
         """`check` and `post` without a wait, for a short post.

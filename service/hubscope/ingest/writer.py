@@ -224,13 +224,13 @@ class Writer:
         return group
 
     def _fair_share(self) -> int:
-        """Most events of the next commit: what waits is divided among the writers.
+        """Most events of the next commit: what waits is divided among the writers that are free.
 
-        If one took all of it, we would lay out rows while the database waits and then wait while it stores them; and
-        all who sent them would be answered at once and send again at once. With several commits on their way, each has
-        something to do while the other is at work.
+        If one took all of it, we would lay out rows while the database waits and then wait while it stores them. With
+        two commits on their way, each has something to do while the other is at work.
         """
-        return min(self._settings.commit_max_events, max(WORTH_A_COMMIT, -(-self._queued // self._settings.writers)))
+        free = max(1, self._settings.writers - self._at_work)
+        return min(self._settings.commit_max_events, max(WORTH_A_COMMIT, -(-self._queued // free)))
 
     def _better_left_s(self) -> float:
         """For how many seconds a writer had better leave the queue to one that is at work.
