@@ -326,7 +326,7 @@ class Settings(_Sourced):
     )
     commit_max_events: Positive = _setting(
         "HUBSCOPE_COMMIT_MAX_EVENTS",
-        5_000,
+        2_000,
         "Most events that one transaction commits together.",
         unit="events",
         test="tests/integration/ingest/test_writer.py::test_a_commit_takes_no_more_than_its_share",

@@ -41,7 +41,7 @@ from tests.bench.service import Service, program, second_store, service
 
 EVENTS: Final = 280_000
 POST_EVENTS: Final = 500
-BATCH_CONNECTIONS: Final = 8
+BATCH_CONNECTIONS: Final = 16
 SINGLE_CONNECTIONS: Final = 64
 WATCHED: Final = "watched"
 """A tenant of its own for the freshness of single events."""

@@ -107,6 +107,25 @@ async def test_a_known_key_costs_the_database_nothing(start: Start, database: st
     assert pool.taken == before
 
 
+async def test_a_key_that_was_checked_is_told_without_a_wait_until_it_has_to_be_checked_again(
+    start: Start, database: str, times: Times
+) -> None:
+    keyring = start(key_cache_ms=10_000)
+    _, key = await make_key(database, lives=timedelta(seconds=7))
+    assert keyring.seen(key) is None
+    principal = await keyring.verify(key)
+    assert keyring.seen(key) == principal
+    assert keyring.seen(key[:-1]) is None
+    times.ahead = 5.1  # the list is to be read again soon
+    assert keyring.seen(key) is None
+    await keyring.verify(key)
+    await keyring._newer_than(times.monotonic() - 1)
+    assert await keyring.verify(key) == principal
+    assert keyring.seen(key) == principal
+    times.ahead = 7.1
+    assert keyring.seen(key) is None
+
+
 async def test_a_revoked_key_works_no_longer_than_the_cache_time(start: Start, database: str, times: Times) -> None:
     keyring = start(key_cache_ms=10_000)
     key_id, key = await make_key(database)

@@ -7,83 +7,23 @@ import gzip
 import json
 import socket
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from contextlib import suppress
+from typing import Final, cast
 
 import psutil
 import pytest
 
-from hubscope.app import App
 from hubscope.entrypoints import protocol
-from hubscope.entrypoints.serve import listen, serving
+from hubscope.entrypoints.serve import listen
 from hubscope.settings import Settings
 from hubscope.store import Connection
-from tests.conftest import held
 from tests.events import tool_call
-from tests.keys import PEPPER, make_key
+from tests.integration.entrypoints.served import PATIENCE_S, Serve, code, status
+from tests.keys import make_key
 
 pytestmark = [pytest.mark.bridge, pytest.mark.integration]
 
 HEAD: Final = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-PATIENCE_S: Final = 20.0
-
-Serve = Callable[..., AbstractAsyncContextManager["Service"]]
-
-
-class Service:
-    """A service that listens, and raw conversations with it."""
-
-    def __init__(self, url: str, app: App) -> None:
-        self.app = app
-        self.port = urlsplit(url).port or 0
-
-    async def connect(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port, **options)
-
-    async def say(self, *parts: str | bytes) -> bytes:
-        """Send this, and read until the service closes."""
-        reader, writer = await self.connect()
-        for part in parts:
-            writer.write(part.encode("latin-1") if isinstance(part, str) else part)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await reader.read()
-        except ConnectionResetError:
-            return b""
-        finally:
-            writer.close()
-
-    def cut(self, reason: str) -> float:
-        return (
-            self.app.instruments.registry.get_sample_value("hubscope_http_connections_cut_total", {"reason": reason})
-            or 0
-        )
-
-
-@pytest.fixture
-def serve(settings: Settings, database: str) -> Serve:
-    @asynccontextmanager
-    async def start(**changes: Any) -> AsyncIterator[Service]:
-        changed = settings.model_copy(update={"port": 0, "key_pepper": PEPPER} | changes)
-        listener = listen(changed)
-        try:
-            async with held(serving(changed, database, listener)) as (url, app):
-                yield Service(url, app)
-        finally:
-            listener.close()
-
-    return start
-
-
-def status(answer: bytes) -> int:
-    assert answer.startswith(b"HTTP/1.1 "), answer[:200]
-    return int(answer[9:12])
-
-
-def code(answer: bytes) -> str:
-    return str(json.loads(answer.partition(b"\r\n\r\n")[2])["code"])
 
 
 def posted(*headers: str, body: bytes = b"[]") -> bytes:
