@@ -1,8 +1,8 @@
 """The group-commit writer: posts wait in a bounded queue, a few writers commit whatever waits together.
 
 A post is answered after the commit that holds its events. Rows go straight into raw by COPY; only after COPY met a
-duplicate do they go through a staging table that can tell which rows are new, for a while. What the transaction adds to
-the rollups is appended in the same transaction and counts inserted rows, not attempted ones.
+duplicate do they go through a staging table that can tell which rows are new, until all of them are. What the
+transaction adds to the rollups is appended in the same transaction and counts inserted rows, not attempted ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ QUERIES: Final = {
     **load(HERE / "queries.postgres.sql"),
     **load(HERE / "queries.timescale.sql"),
 }
-STAGED_COMMITS_AFTER_A_DUPLICATE: Final = 20
 DEADLOCK_TRIES: Final = 5
 WORTH_A_COMMIT: Final = 200
 """Events that wait for which a second writer begins a commit beside the first one's."""
@@ -291,7 +290,7 @@ class _Session:
         self._names = names
         self._connection: Connection | None = None
         self._engine = ""
-        self._staged_commits_left = 0
+        self._duplicates_lately = False
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -388,7 +387,7 @@ class _Session:
 
     async def _commit(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
         """One transaction for all of them, by COPY if nothing is there already."""
-        if self._staged_commits_left == 0:
+        if not self._duplicates_lately:
             try:
                 tables = _by_table(records)
                 books, told = self._books(records), self._told(tables)
@@ -411,15 +410,16 @@ class _Session:
                         await connection.execute(*query)
                 return [Fate.ACCEPTED] * len(records)
             except (db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
-                self._staged_commits_left = STAGED_COMMITS_AFTER_A_DUPLICATE
+                pass  # only the other way tells which are new
             except db_errors.CheckViolationError as error:
                 # No partition for the row is the one such error without a constraint; its words may be translated.
                 if error.constraint_name is not None:
                     raise
                 await self._make_partitions(connection)
-                self._staged_commits_left = 1
-        self._staged_commits_left -= 1
-        return await self._commit_staged(connection, records)
+        outcomes = await self._commit_staged(connection, records)
+        # Where some are there already, more are likely to be: a COPY that fails is work for nothing.
+        self._duplicates_lately = Fate.DUPLICATE in outcomes
+        return outcomes
 
     async def _commit_staged(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
         """The same through staging tables, which tell what is new. Writers may deadlock on duplicates: try again."""

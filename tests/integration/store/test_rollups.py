@@ -21,7 +21,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from hubscope.access import LOCAL, Principal
-from hubscope.ingest import Ingest, writer
+from hubscope.ingest import Ingest
 from hubscope.instruments import Instruments
 from hubscope.model import CALL_STATUSES, Receipt
 from hubscope.settings import Settings
@@ -165,10 +165,7 @@ class Store:
 
 
 @pytest.fixture
-async def store(database: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
-    # Back to COPY soon, so that both ways into raw take turns.
-    monkeypatch.setattr(writer, "STAGED_COMMITS_AFTER_A_DUPLICATE", 2)
-
+async def store(database: str, settings: Settings) -> AsyncIterator[Store]:
     async def open_writer() -> Connection:
         return await connect(database, role=ROLES.writer, name="writer")
 
