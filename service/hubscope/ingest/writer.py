@@ -386,40 +386,40 @@ class _Session:
         return first + await self._divide(connection, records[middle:])
 
     async def _commit(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
-        """One transaction for all of them, by COPY if nothing is there already."""
+        """One transaction for all of them, once there is a partition for each."""
+        try:
+            return await self._commit_now(connection, records)
+        except db_errors.CheckViolationError as error:
+            # No partition for the row is the one such error without a constraint; its words may be translated.
+            if error.constraint_name is not None:
+                raise
+            await self._make_partitions(connection)
+        return await self._commit_now(connection, records)
+
+    async def _commit_now(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
+        """By COPY, unless some are likely to be there already: a COPY that fails is work for nothing."""
         if not self._duplicates_lately:
-            try:
-                tables = _by_table(records)
-                books, told = self._books(records), self._told(tables)
-                if len(tables) == 1 and not told:  # calls, which is what nearly all of it is: in one round trip
-                    rows = [record.columns for record in records]
-                    table = tables[0][0]
-                    await copy_and(
-                        connection, f"raw.{table}", COLUMNS[table], rows, [spelled(*query) for query in books]
-                    )
-                    return [Fate.ACCEPTED] * len(records)
-                async with connection.transaction():
-                    for table, part in tables:
-                        await connection.copy_records_to_table(
-                            table,
-                            schema_name="raw",
-                            columns=COLUMNS[table],
-                            records=[record.columns for record in part],
-                        )
-                    for query in (*books, *told):
-                        await connection.execute(*query)
+            with contextlib.suppress(db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
+                await self._copy(connection, records)
                 return [Fate.ACCEPTED] * len(records)
-            except (db_errors.UniqueViolationError, db_errors.DeadlockDetectedError):
-                pass  # only the other way tells which are new
-            except db_errors.CheckViolationError as error:
-                # No partition for the row is the one such error without a constraint; its words may be translated.
-                if error.constraint_name is not None:
-                    raise
-                await self._make_partitions(connection)
         outcomes = await self._commit_staged(connection, records)
-        # Where some are there already, more are likely to be: a COPY that fails is work for nothing.
         self._duplicates_lately = Fate.DUPLICATE in outcomes
         return outcomes
+
+    async def _copy(self, connection: Connection, records: Sequence[Record]) -> None:
+        tables = _by_table(records)
+        books, told = self._books(records), self._told(tables)
+        if len(tables) == 1 and not told:  # calls, which is what nearly all of it is: in one round trip
+            table, rows = tables[0][0], [record.columns for record in records]
+            await copy_and(connection, f"raw.{table}", COLUMNS[table], rows, [spelled(*query) for query in books])
+            return
+        async with connection.transaction():
+            for table, part in tables:
+                await connection.copy_records_to_table(
+                    table, schema_name="raw", columns=COLUMNS[table], records=[record.columns for record in part]
+                )
+            for query in (*books, *told):
+                await connection.execute(*query)
 
     async def _commit_staged(self, connection: Connection, records: Sequence[Record]) -> list[Outcome]:
         """The same through staging tables, which tell what is new. Writers may deadlock on duplicates: try again."""
