@@ -109,13 +109,13 @@ async def test_readers_who_come_back_through_deaths_of_replicas_miss_nothing(
 ) -> None:
     """Writers that overlap tell all the while, the replica that numbers is killed three times, readers go wherever one
     listens."""
-    done = asyncio.Event()
+    written, done = asyncio.Event(), asyncio.Event()
     ports: list[int] = []
     total = 0
 
     async def write() -> None:
         nonlocal total
-        while not done.is_set():
+        while not written.is_set():
             async with admin.transaction():
                 for _ in range(3):
                     await tell(admin, str(total))
@@ -148,10 +148,11 @@ async def test_readers_who_come_back_through_deaths_of_replicas_miss_nothing(
             await one.die()
             running[turn % 2] = fresh = await stack.enter_async_context(replica(database, tmp_path))
             ports[turn % 2] = fresh.port
-        done.set()
+        written.set()
         await writing
-        await tell(admin, str(total))  # so that each has something to read, and can see that it is over
         total += 1
+        done.set()
+        await tell(admin, str(total - 1))  # so that each has something to read, and can see that it is over
         async with asyncio.timeout(60):
             await asyncio.gather(*readers)
     for each in seen:
