@@ -159,12 +159,15 @@ async def test_a_chain_whose_service_is_killed_is_resumed_by_another_replica(
             posted = asyncio.create_task(http.post(f"{first.url}/api/v1/chains", json=body))
             await until(lambda: second_group <= set(journal(tmp_path)), "the second group is under way")
 
-            async def recorded() -> int:
-                count: int = await admin.fetchval(f"SELECT completed_steps FROM {CHAINS}")
-                return count
+            async def recorded() -> bool:
+                ended: int = await admin.fetchval(f"SELECT completed_steps FROM {CHAINS}")
+                written: int = await admin.fetchval(
+                    f"SELECT count(*) FROM {STEPS} WHERE step_name IN ('write_a', 'write_b') AND status = 'completed'"
+                )
+                return ended >= 14 and written == 2  # they are of another process
 
             async with asyncio.timeout(30):
-                while await recorded() < 14:  # noqa: ASYNC110  # write_a and write_b too, by another process
+                while not await recorded():  # noqa: ASYNC110  # it is in the database
                     await asyncio.sleep(0.01)
             before = journal(tmp_path)
             first.kill()
