@@ -35,7 +35,6 @@ LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 SCRAPE_TOKEN_SHORTEST: Final = 16
 
 METRICS: Final = "/metrics"
-BEARER: Final = b"bearer "
 OPEN: Final = frozenset({"/health", "/livez", "/readyz"})
 """For anybody, by any name; they tell strangers nothing but the status."""
 RIGHTS: Final[tuple[tuple[str, Right], ...]] = (
@@ -124,10 +123,11 @@ class Door:
         """
         try:
             host, origin, shown = _head(scope["headers"])
-            if shown is None or scope["query_string"] or shown[:7].lower() != BEARER or not shown.isascii():
+            credentials = _bearer(shown) if shown is not None and not scope["query_string"] else None
+            if credentials is None:
                 return None
             _refuse_other_names(host, origin, scope, self._names)
-            principal, right = self._keyring.seen(shown[7:].strip(b" ").decode()), right_for(scope["path"])
+            principal, right = self._keyring.seen(credentials.decode()), right_for(scope["path"])
             if principal is None or right is None:
                 return None
             require(principal, right)
@@ -153,9 +153,8 @@ class Door:
         return LOCAL
 
     async def _of_key(self, shown: bytes, path: str) -> Principal:
-        scheme, _, credentials = shown.partition(b" ")
-        credentials = credentials.strip(b" ")
-        if scheme.lower() != b"bearer" or not credentials or not credentials.isascii():
+        credentials = _bearer(shown)
+        if credentials is None:
             raise MalformedKey
         if path == METRICS and self._scrape_token is not None and hmac.compare_digest(credentials, self._scrape_token):
             return Principal("", frozenset({Right.ADMIN}))
@@ -255,6 +254,13 @@ def _head(headers: list[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | Non
                 raise InvalidRequest(f"the header {name.decode()!r} is there twice")
             found[name] = value
     return found.get(b"host"), found.get(b"origin"), found.get(b"authorization")
+
+
+def _bearer(shown: bytes) -> bytes | None:
+    """The credentials of an Authorization field of the scheme Bearer; None where it is none."""
+    scheme, _, credentials = shown.partition(b" ")
+    credentials = credentials.strip(b" ")
+    return credentials if scheme.lower() == b"bearer" and credentials and credentials.isascii() else None
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from hubscope.access import Principal
-from hubscope.entrypoints.problems import problem, respond
+from hubscope.entrypoints.problems import Answer, Fields, problem, respond
 from hubscope.errors import (
     BodyTooLarge,
     DecodedTooLarge,
@@ -29,8 +29,6 @@ from hubscope.settings import Settings
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-Fields = list[tuple[bytes, bytes]]
 
 PATH: Final = "/v1/events"
 log = structlog.get_logger("hubscope.ingest")
@@ -55,22 +53,15 @@ class EventsEndpoint:
         settings: body limits.
         instruments: posts by status.
         identify: who posts; raises for strangers.
-        known: who asks with this head, if it can be told without a wait.
     """
 
     def __init__(
-        self,
-        ingest: Ingest,
-        settings: Settings,
-        instruments: Instruments,
-        identify: Callable[[Scope], Principal],
-        known: Callable[[Scope], Principal | None],
+        self, ingest: Ingest, settings: Settings, instruments: Instruments, identify: Callable[[Scope], Principal]
     ) -> None:
         self._ingest = ingest
         self._settings = settings
         self._instruments = instruments
         self._identify = identify
-        self._known = known
         self._buffered = 0
         self._counted = instruments.posts.labels("200")
 
@@ -91,8 +82,8 @@ class EventsEndpoint:
         self._count(answer[0])
         await respond(send, *answer)
 
-    def at_once(self, scope: Scope, body: bytes, answer: Callable[[int, Fields, bytes], None]) -> bool:
-        """Take a post whose body is here without a task of its own; it is answered later.
+    def at_once(self, principal: Principal, scope: Scope, body: bytes, answer: Answer) -> bool:
+        """Take a post whose sender is known and whose body is here without a task of its own; it is answered later.
 
         Returns:
             False: something about it needs a wait, so it is for `__call__`; nothing has happened.
@@ -100,10 +91,6 @@ class EventsEndpoint:
         headers = dict(scope["headers"])
         if headers.get(b"content-encoding", b"identity") != b"identity" or len(body) > self._settings.max_body_bytes:
             return False
-        principal = self._known(scope)
-        if principal is None:
-            return False
-
         try:
             posted = self._ingest.posted(principal, body, _content_type(headers))
         except Exception as error:  # the last line, as above
@@ -112,7 +99,7 @@ class EventsEndpoint:
             posted.stored.add_done_callback(lambda _: self._tell(_outcome(posted), answer))
         return True
 
-    def _tell(self, told: tuple[int, Fields, bytes], answer: Callable[[int, Fields, bytes], None]) -> None:
+    def _tell(self, told: tuple[int, Fields, bytes], answer: Answer) -> None:
         self._count(told[0])
         answer(*told)
 

@@ -26,7 +26,7 @@ from hubscope.entrypoints.events import PATH as EVENTS_PATH
 from hubscope.entrypoints.events import EventsEndpoint, Receive, Scope, Send
 from hubscope.entrypoints.health import health
 from hubscope.entrypoints.problems import CONTENT_TYPE as PROBLEM_TYPE
-from hubscope.entrypoints.problems import problem, problem_body, respond
+from hubscope.entrypoints.problems import Answer, problem, problem_body, respond
 from hubscope.entrypoints.stream import OPENAPI as STREAM_OPENAPI
 from hubscope.entrypoints.stream import PATH as STREAM_PATH
 from hubscope.entrypoints.stream import StreamEndpoint
@@ -43,18 +43,22 @@ MCP_PATH: Final = "/mcp"
 
 
 class Front:
-    """The ASGI application.
+    """The ASGI application, with a shorter way in for posts of events."""
 
-    Attributes:
-        at_once: see `EventsEndpoint.at_once`.
-    """
-
-    def __init__(self, answer: Callable[[Scope, Receive, Send], Awaitable[None]], events: EventsEndpoint) -> None:
+    def __init__(
+        self, answer: Callable[[Scope, Receive, Send], Awaitable[None]], door: Door, events: EventsEndpoint
+    ) -> None:
         self._answer = answer
-        self.at_once = events.at_once
+        self._door = door
+        self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._answer(scope, receive, send)
+
+    def at_once(self, scope: Scope, body: bytes, answer: Answer) -> bool:
+        """See `EventsEndpoint.at_once`. Whom the door does not know without a wait is for the application, too."""
+        principal = self._door.known(scope)
+        return principal is not None and self._events.at_once(principal, scope, body, answer)
 
 
 @asynccontextmanager
@@ -80,8 +84,8 @@ async def _house(app: App, door: Door, sql: sql_service.SqlService | None) -> As
         json_response=False,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify, door.known)
-    traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify, door.known)
+    events = EventsEndpoint(app.ingest, app.settings, app.instruments, identify)
+    traces = TracesEndpoint(app.ingest, app.settings, app.instruments, identify)
     stream = StreamEndpoint(app.streams, door)
     rest = _rest(app, sql)
 
@@ -120,7 +124,7 @@ async def _house(app: App, door: Door, sql: sql_service.SqlService | None) -> As
                 await respond(send, *problem(ShuttingDown()))
 
     async with meta_tools.session_manager.run():
-        yield Front(front, events)
+        yield Front(front, door, events)
 
 
 def _asking(context: Context[Any, Any]) -> Principal:

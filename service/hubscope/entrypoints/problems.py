@@ -11,9 +11,12 @@ import msgspec
 from hubscope.errors import HubscopeError, ScopeMissing
 
 CONTENT_TYPE = "application/problem+json"
+Fields = list[tuple[bytes, bytes]]
+Answer = Callable[[int, Fields, bytes], None]
+"""Sends a whole answer: status, header fields with its length, body."""
 
 
-def problem(error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def problem(error: HubscopeError) -> tuple[int, Fields, bytes]:
     """Status, headers and body of an error. Retry-After is in seconds."""
     body = msgspec.json.encode(problem_body(error.status, error.code, error.detail) | error.context)
     headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
@@ -29,7 +32,7 @@ def problem(error: HubscopeError) -> tuple[int, list[tuple[bytes, bytes]], bytes
 async def respond(
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     status: int,
-    headers: list[tuple[bytes, bytes]],
+    headers: Fields,
     body: bytes,
 ) -> None:
     """Send a whole answer over ASGI."""

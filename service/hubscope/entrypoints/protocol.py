@@ -8,7 +8,7 @@ all of them closes those that are late, so a request costs two assignments and n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -17,7 +17,8 @@ import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from hubscope.entrypoints.problems import problem
+from hubscope.entrypoints.events import PATH
+from hubscope.entrypoints.problems import Answer, Fields, problem
 from hubscope.errors import HubscopeError, InvalidRequest, Overloaded
 from hubscope.instruments import Instruments
 from hubscope.settings import Settings
@@ -31,7 +32,7 @@ LINGER_MS: Final = 1_000
 """How long a refused client may go on sending before its connection is reset."""
 ABORT: Final = "hubscope.abort"
 """In the ASGI scope: ends the connection at once, whatever waits in it."""
-SHORT_POSTS: Final = b"/v1/events"
+SHORT_POSTS: Final = PATH.encode()
 SHORT_POST_BYTES: Final = 16 * 1024
 """Posts of events no longer than this that come in one piece are taken without a task of their own."""
 PER_FIELD_BYTES: Final = 32
@@ -52,8 +53,6 @@ class HeadTooLarge(HubscopeError):
     code = "head_too_large"
 
 
-Answer = Callable[[int, list[tuple[bytes, bytes]], bytes], None]
-"""Sends a whole answer: status, header fields with its length, body."""
 AtOnce = Callable[[Any, bytes, Answer], bool]
 """Takes a request with its body and answers it later; False where it does not, and nothing has happened."""
 
@@ -123,7 +122,7 @@ class _Cycle(RequestResponseCycle):
             await self.flow.drain()
         self.answer(head["status"], head["headers"], body)
 
-    def answer(self, status: int, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def answer(self, status: int, fields: Fields, body: bytes) -> None:
         """Send a whole answer, whose length its fields tell."""
         if self.disconnected:
             return

@@ -108,11 +108,7 @@ def hour_of(time: datetime) -> datetime:
 
 def touched_hours(records: Iterable[Record]) -> set[tuple[str, datetime]]:
     """The tenants and hours (UTC) whose rollups newly stored rows change."""
-    return {
-        (item.key[0], hour_of(item.event.time.astimezone(UTC)))
-        for item in records
-        if item.counted and isinstance(item.event, ToolCall | ServerEvent)
-    }
+    return {(tenant, hour) for tenant, calls, checks in pending(records) for hour in (*calls, *checks)}
 
 
 def pending(records: Iterable[Record]) -> list[tuple[str, list[datetime], list[datetime]]]:

@@ -34,7 +34,7 @@ async def copy_and(
     """Copy rows into a table and run statements behind it, all of it or nothing.
 
     Args:
-        connection: not in a transaction.
+        connection: not in a transaction, unless the rows are to be part of it.
         table: with its schema; it, the columns and the statements stand in SQL as they are (`spelled`).
         rows: values in the order of the columns.
         statements: their answers are not read.
