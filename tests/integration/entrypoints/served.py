@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from hubscope.app import App
+from hubscope.entrypoints.serve import listen, serving
+from hubscope.settings import Settings
+from tests.conftest import held
+from tests.keys import PEPPER
 
 PATIENCE_S: Final = 20.0
 
@@ -44,8 +48,27 @@ class Service:
         )
 
 
+S = TypeVar("S", bound=Service)
 Serve = Callable[..., AbstractAsyncContextManager[Service]]
 """Starts one with settings changed as the test needs."""
+
+
+def server(
+    settings: Settings, database: str, kind: Callable[[str, App], S], **usual: Any
+) -> Callable[..., AbstractAsyncContextManager[S]]:
+    """What starts services of a kind, with these settings unless the test needs others."""
+
+    @asynccontextmanager
+    async def start(**changes: Any) -> AsyncIterator[S]:
+        changed = settings.model_copy(update={"port": 0, "key_pepper": PEPPER} | usual | changes)
+        listener = listen(changed)
+        try:
+            async with held(serving(changed, database, listener)) as (url, app):
+                yield kind(url, app)
+        finally:
+            listener.close()
+
+    return start
 
 
 def status(answer: bytes) -> int:

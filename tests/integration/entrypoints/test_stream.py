@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 
 from hubscope.access import LOCAL, Scope
-from hubscope.app import App
-from hubscope.entrypoints.serve import listen, serving
 from hubscope.entrypoints.stream import TOPIC_RIGHTS
 from hubscope.journal import TOPICS
 from hubscope.settings import Settings
 from hubscope.store import Connection
-from tests.conftest import held
 from tests.events import server_event, tool_call
-from tests.keys import PEPPER, make_key
+from tests.integration.entrypoints import served
+from tests.keys import make_key
 from tests.sse import Block, Reader, reading
 
 pytestmark = [pytest.mark.realtime, pytest.mark.integration]
@@ -32,12 +29,8 @@ Serve = Callable[..., AbstractAsyncContextManager["Service"]]
 TELL: Final = "SELECT hub.tell($1, $2, $3, $4, $5, now(), $6)"
 
 
-class Service:
-    """A service that listens."""
-
-    def __init__(self, url: str, app: App) -> None:
-        self.app = app
-        self.port = urlsplit(url).port or 0
+class Service(served.Service):
+    """One that is listened to."""
 
     def read(self, query: str = "", **more: Any) -> AbstractAsyncContextManager[Reader]:
         return reading(self.port, query, **more)
@@ -50,19 +43,7 @@ class Service:
 def serve(settings: Settings, database: str, monkeypatch: pytest.MonkeyPatch) -> Serve:
     monkeypatch.setenv("HUBSCOPE_SQL_IN_SERVICE", "false")  # its audit records would stand between ours
 
-    @asynccontextmanager
-    async def start(**changes: Any) -> AsyncIterator[Service]:
-        changed = settings.model_copy(
-            update={"port": 0, "key_pepper": PEPPER, "stream_interval_ms": 20, "stream_lease_ms": 1_000} | changes
-        )
-        listener = listen(changed)
-        try:
-            async with held(serving(changed, database, listener)) as (url, app):
-                yield Service(url, app)
-        finally:
-            listener.close()
-
-    return start
+    return served.server(settings, database, Service, stream_interval_ms=20, stream_lease_ms=1_000)
 
 
 async def tell(
